@@ -1,0 +1,1 @@
+"""kit: a Jupyter-first multimodal experimentation kit."""
