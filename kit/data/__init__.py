@@ -1,0 +1,1 @@
+"""Rows with stable ids and digests, from one source string."""
