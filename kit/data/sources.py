@@ -1,0 +1,80 @@
+"""Rows by one source string."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from kit.data.rows import SPLITS, Rows
+from kit.errors import DataError, Fault, did_you_mean
+from kit.parts.reference import Reference, parse
+
+OnBad = Literal["raise", "skip"]
+_OTHER_NAMES = {"validation": "val", "valid": "val", "dev": "val"}
+
+
+def load_rows(
+    source: str | Reference,
+    *,
+    split: str,
+    language: str = "en",
+    limit: int | None = None,
+    seed: int = 0,
+    on_bad: OnBad = "raise",
+    base: Path | None = None,
+) -> Rows[Any]:
+    """Return the rows of a source: ImageText rows, or Question rows where it holds questions.
+
+    Args:
+        source: ``openmoji``, ``easy-vqa``, ``folder:PATH`` or ``hub:ORG/NAME[@REVISION]``.
+        split: "train", "val", "test" or "all".
+        language: Language of OpenMoji's names; other sources have their own and take only "en".
+        limit: At most so many rows, drawn by a hash of ``seed`` and id; None for all.
+        seed: For ``limit``.
+        on_bad: "raise" states all faults at once; "skip" leaves bad rows out and counts them.
+        base: The folder that relative paths start from; the working directory by default.
+
+    Raises:
+        DataError: the source, the split or the rows are not as they must be; all faults at once.
+        PartError: a part cannot be pulled.
+    """
+    split = _OTHER_NAMES.get(split, split)
+    reference = source if isinstance(source, Reference) else parse(source, kind="data", base=base)
+    _check(reference, split=split, language=language, limit=limit, on_bad=on_bad)
+    rows = _load(reference, split=split, language=language, on_bad=on_bad)
+    return rows if limit is None else rows.limit(limit, seed=seed)
+
+
+def _check(reference: Reference, *, split: str, language: str, limit: int | None, on_bad: str) -> None:
+    faults = []
+    if split not in {*SPLITS, "all"}:
+        what = f"no split {split!r}.{did_you_mean(split, SPLITS)}"
+        faults.append(Fault(reference.text, what, allowed="Splits: train, val, test, all."))
+    if language != "en" and reference.body != "openmoji":
+        what = f"has no captions by language, and {language!r} is asked for"
+        faults.append(Fault(reference.text, what, "leave language at 'en'; only openmoji is named in many"))
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        faults.append(Fault("limit", f"must be a whole number of at least 1, or None, got {limit!r}"))
+    if on_bad not in {"raise", "skip"}:
+        faults.append(Fault("on_bad", f"must be 'raise' or 'skip', got {on_bad!r}"))
+    if faults:
+        raise DataError(faults)
+
+
+def _load(reference: Reference, *, split: str, language: str, on_bad: OnBad) -> Rows[Any]:
+    if reference.scheme == "folder":
+        from kit.data import folder
+
+        assert reference.path is not None  # noqa: S101  # parse gives every folder its path
+        return folder.load(reference.path, name=reference.text, split=split, on_bad=on_bad)
+    if reference.scheme == "hub":
+        from kit.data import hub
+
+        return hub.load(reference.body, revision=reference.revision, name=reference.text, split=split, on_bad=on_bad)
+    if reference.body == "openmoji":
+        from kit.data import openmoji
+
+        return openmoji.load(split=split, language=language)
+    from kit.data import easy_vqa
+
+    return easy_vqa.load(split=split)
