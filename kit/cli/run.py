@@ -1,0 +1,107 @@
+"""``kit run``: a recipe, a YAML file or a notebook, run as a checked report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kit.errors import RunError
+
+if TYPE_CHECKING:
+    from kit.runner.run import Run
+
+
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A recipe's name, a .yaml recipe, or an .ipynb notebook.")
+    ],
+    size: Annotated[str, typer.Option(help="Which of the recipe's sizes: smoke, laptop, gpu, …")] = "laptop",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run even if this very run is already there.")] = False,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
+    limit_s: Annotated[
+        float | None,
+        typer.Option(
+            "--limit-s",
+            min=1,
+            metavar="SECONDS",
+            help="Stop the notebook after this long. [default: the recipe's, else 4 h]",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            envvar="KIT_PRICE_PER_HOUR",
+            metavar="MONEY",
+            help="What this machine costs an hour; the report shows the run's price.",
+        ),
+    ] = None,
+) -> int:
+    """Run a notebook, check what it shows, and write a report.
+
+    The same run is not done twice: when notebook, parameters, inputs, kit and versions are unchanged, the
+    report that is there answers. Exit code 1 means that a claim failed, 2 that the input was bad.
+    """
+    from kit.cli.progress import cell_bar
+    from kit.runner.library import find
+    from kit.runner.parameters import from_command_line
+    from kit.runner.plan import make_plan
+    from kit.runner.run import Hooks
+    from kit.runner.run import run as carry_out
+
+    if out.exists() and not out.is_dir():
+        raise RunError.of(f"--out {out}", "is a file, not a folder", "choose another folder")
+    recipe = find(target)
+    plan = make_plan(recipe, target=target, size=size, given=from_command_line(parameters or [], recipe.notebook))
+    with cell_bar(plan.recipe.name) as on_cell:
+        hooks = Hooks(on_cell, lambda line: print(line, file=sys.stderr, flush=True))
+        done = carry_out(plan, out=out, force=force, limit_s=limit_s, price_per_hour=price_per_hour, hooks=hooks)
+    show(done)
+    return 0 if done.passed else 1
+
+
+def show(done: Run) -> None:
+    """Print what a run showed: claims, or measurements where nothing is claimed, and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kit.runner.run import REPORT
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    record = done.record
+    if done.reused:
+        console.print(
+            f"Reused the run of {record['started']} (digest {record['digest']}); --force runs it again.", style="dim"
+        )
+    if done.verdicts:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("claim", "observed", "verdict"):
+            table.add_column(column, overflow="fold")
+        colours = {"PASS": "bold green", "FAIL": "bold red", "over budget": "bold yellow", "within budget": "green"}
+        for verdict in done.verdicts:
+            table.add_row(verdict.claim, verdict.observed, f"[{colours[verdict.label]}]{verdict.label}[/]")
+        console.print(table)
+    claimed = {verdict.claim.split(" ")[0] for verdict in done.verdicts}
+    if done.result is None:
+        console.print("The notebook left no result; it would with kit.save_result(...) at its end.", style="dim")
+    else:
+        for name, measurement in done.result.measurements.items():
+            if name not in claimed:
+                console.print(f"{name}  {measurement}", markup=False)
+    console.print(
+        f"{record['wall_s']:.1f} s, peak memory {record['peak_rss_gib']:.2f} GiB, {record['machine']['device']}",
+        style="dim",
+    )
+    console.print(f"Report: {_short(done.path / REPORT)}", soft_wrap=True, markup=False)
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

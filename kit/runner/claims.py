@@ -1,0 +1,67 @@
+"""A Result checked against a recipe's claims and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kit.errors import did_you_mean
+from kit.result import Measurement, Result
+from kit.runner.recipe import Claim
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim and what the run showed.
+
+    Args:
+        claim: The claim in words.
+        observed: What was measured, with interval and sample size, or why there is nothing.
+        passed: Whether the claim holds.
+        kind: "claim", which fails a run, or "budget", which only warns.
+    """
+
+    claim: str
+    observed: str
+    passed: bool
+    kind: str = "claim"
+
+    @property
+    def label(self) -> str:
+        """Return the one or two words that a table shows."""
+        if self.kind == "budget":
+            return "within budget" if self.passed else "over budget"
+        return "PASS" if self.passed else "FAIL"
+
+
+def check(result: Result | None, claims: Sequence[Claim]) -> list[Verdict]:
+    """Return a verdict for each claim; without a Result every claim fails."""
+    if result is None:
+        reason = "the notebook left no result: end it with kit.save_result(...)"
+        return [Verdict(str(claim), reason, passed=False) for claim in claims]
+    return [_verdict(claim, result.measurements) for claim in claims]
+
+
+def _verdict(claim: Claim, measurements: Mapping[str, Measurement]) -> Verdict:
+    found = measurements.get(claim.measurement)
+    if found is None:
+        hint = did_you_mean(claim.measurement, measurements)
+        return Verdict(str(claim), f"not measured.{hint}", passed=False)
+    if claim.operator == "at_least":
+        return Verdict(str(claim), str(found), passed=found.value >= claim.bound)
+    if claim.operator == "at_most":
+        return Verdict(str(claim), str(found), passed=found.value <= claim.bound)
+    if found.baseline is None or found.low is None or found.high is None:
+        return Verdict(str(claim), f"{found} (has no baseline or no interval)", passed=False)
+    passed = found.high < found.baseline if found.better == "lower" else found.low > found.baseline
+    return Verdict(str(claim), str(found), passed=passed)
+
+
+def check_budget(budget: Mapping[str, float], *, wall_s: float, peak_rss_gib: float) -> list[Verdict]:
+    """Return a verdict for each budget of seconds and memory; they warn and never fail a run."""
+    observed = {"wall_s": (wall_s, "s"), "peak_rss_gib": (peak_rss_gib, "GiB")}
+    return [
+        Verdict(f"{name} ≤ {budget[name]:g}", f"{value:.3g} {unit}", passed=value <= budget[name], kind="budget")
+        for name, (value, unit) in observed.items()
+        if name in budget
+    ]

@@ -1,0 +1,2 @@
+def write_crate(folder, record, result):
+    pass

@@ -1,0 +1,138 @@
+"""A kernel for one run: its own process tree, started beside us and gone when the run ends, however it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+# Linux allows 107 bytes for a socket's path, macOS 103; ours adds "/k-ipc-1".
+_LONGEST_SOCKET_FOLDER = 90
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came; ends a run as ^C does."""
+
+
+@contextmanager
+def kernel(
+    language: str,
+    kernel_name: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: IO[bytes],
+    spec_python: str = sys.executable,
+) -> Iterator[Any]:
+    """Start a kernel, give its (asynchronous) manager, and end it with everything that it started.
+
+    A Python notebook runs on the Python that runs kit, whatever kernelspec its file names: a ``python3`` spec of
+    another environment would not find kit, and a name from someone else's machine is not installed here.
+
+    Args:
+        language: The notebook's language, lower case.
+        kernel_name: The kernelspec to use for another language than Python.
+        cwd: The kernel's working directory.
+        env: The kernel's environment.
+        log: Takes what the kernel process itself writes.
+        spec_python: The interpreter for Python notebooks.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
+
+    folder = Path(tempfile.mkdtemp(prefix="kit-kernel-"))  # 0700, so nobody else reaches the sockets
+    settings: dict[str, Any] = {"connection_file": str(folder / "k.json"), "kernel_name": kernel_name}
+    if os.name == "posix" and len(os.fsencode(folder)) < _LONGEST_SOCKET_FOLDER:
+        settings["transport"] = "ipc"  # no ports, so nothing to collide on: papermill's "Address already in use"
+    manager = AsyncKernelManager(**settings)
+    if language == "python":
+        manager._kernel_spec = _this_python(spec_python)
+    pid = 0
+    try:
+        run_sync(manager.start_kernel)(
+            extra_arguments=["--HistoryManager.hist_file=:memory:"], cwd=str(cwd), env=dict(env), stdout=log, stderr=log
+        )
+        pid = manager.provisioner.pid
+        yield manager
+        with _undisturbed():
+            run_sync(manager.shutdown_kernel)(now=False)  # lets the notebook's own exit handlers run
+    finally:
+        with _undisturbed():
+            kill_tree(pid)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _this_python(python: str) -> Any:
+    from jupyter_client.kernelspec import KernelSpec
+
+    argv = [python, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    return KernelSpec(argv=argv, language="python", display_name="Python 3")
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a kernel and everything in its session, also what its death has already orphaned."""
+    import psutil
+
+    if pid <= 0:
+        return
+    doomed: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        if process.pid == pid or _session(process.pid) == pid:
+            doomed[process.pid] = process
+    try:
+        doomed.update({child.pid: child for child in psutil.Process(pid).children(recursive=True)})
+    except psutil.Error:
+        pass  # the kernel itself is gone; its session was looked through above
+    for process in doomed.values():
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+    psutil.wait_procs(list(doomed.values()), timeout=5)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+@contextmanager
+def signals_end_the_run() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a run as ^C does, so that its kernel and its half-written folder go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Terminated(signal.Signals(number).name)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore a second ^C while the kernel is being ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

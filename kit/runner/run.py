@@ -1,0 +1,256 @@
+"""One run from plan to report: reuse what is there, else execute, check, record, and give it its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kit.errors
+from kit.errors import Fault, KitError, RunError
+from kit.result import Result
+from kit.runner import claims, ledger, machine
+from kit.runner.claims import Verdict
+from kit.runner.execute import EXECUTED, LIMIT_S, NotebookStoppedError, OnCell, execute, read_result
+from kit.runner.kernel import signals_end_the_run
+from kit.runner.plan import Plan
+from kit.runner.watch import Cost
+
+RESULT = "result.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        path: Its folder.
+        record: What ``run.json`` says.
+        result: Its Result; None when the notebook left none.
+        verdicts: Claims and budget, checked against the recipe as it is now.
+        reused: Whether it was there before.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    result: Result | None
+    verdicts: tuple[Verdict, ...]
+    reused: bool
+
+    @property
+    def passed(self) -> bool:
+        """Return whether every claim holds; budgets do not count."""
+        return all(verdict.passed for verdict in self.verdicts if verdict.kind == "claim")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to hear while a run goes on.
+
+    Args:
+        on_cell: Cells done, cells there are, and the heading above the next.
+        say: One line for people.
+    """
+
+    on_cell: OnCell | None = None
+    say: Callable[[str], None] = lambda _: None
+
+
+def run(
+    plan: Plan, *, out: Path, force: bool = False, limit_s: float | None = None,
+    price_per_hour: float | None = None, hooks: Hooks | None = None,
+) -> Run:  # fmt: skip
+    """Carry out a plan, or return the run of the same digest that is already there.
+
+    Args:
+        plan: The plan.
+        out: The folder of runs.
+        force: Run again even if it is there.
+        limit_s: Seconds after which the notebook is stopped; the recipe's, else four hours.
+        price_per_hour: What the machine costs, in any currency; shown in the report.
+        hooks: What to call meanwhile.
+
+    Raises:
+        RunError: the notebook did not reach its end, or the folder cannot be written or read.
+        PartError: an input's part cannot be pulled.
+    """
+    hooks = hooks or Hooks()
+    final = ledger.folder_of(out, plan.recipe.name, plan.digest)
+    if ledger.is_whole(final) and not force:
+        return _reused(final, plan, price_per_hour)
+    with (
+        signals_end_the_run(),
+        ledger.locked(
+            out.absolute(),
+            plan.recipe.name,
+            plan.digest,
+            on_wait=lambda: hooks.say("Another kit run is at the same; waiting for it …"),
+        ),
+    ):
+        if ledger.is_whole(final) and not force:
+            return _reused(final, plan, price_per_hour)
+        _pull_parts(plan)
+        with ledger.partial(final) as folder:
+            return _fresh(plan, folder, final, limit_s or _limit(plan), price_per_hour, hooks)
+
+
+def _limit(plan: Plan) -> float:
+    return plan.recipe.budget.get(plan.size, {}).get("limit_s", LIMIT_S)
+
+
+def _pull_parts(plan: Plan) -> None:
+    """Get what the inputs need before a kernel starts: a missing network shows at once, and costs the run no seconds."""
+    from kit.parts import pull
+
+    for name in sorted({part for found in plan.inputs for part in found.parts}):
+        pull.get(name)
+
+
+def _fresh(plan: Plan, folder: Path, final: Path, limit_s: float, price: float | None, hooks: Hooks) -> Run:
+    started = datetime.datetime.now(datetime.UTC)
+    try:
+        cost = execute(
+            plan.recipe.notebook, plan.values, into=folder, cwd=Path.cwd(), limit_s=limit_s, on_cell=hooks.on_cell
+        )
+    except NotebookStoppedError as error:
+        _tidy(folder, final)
+        raise _stopped(error, plan, ledger.keep_failed(folder, final, EXECUTED)) from error
+    _tidy(folder, final)
+    result = _with_relative_bundles(read_result(folder / EXECUTED), final)
+    if result is not None:
+        ledger.write_text(folder / RESULT, json.dumps(result.to_json(), indent=1))
+    record = _record(plan, started, cost, price)
+    verdicts = _check(plan, result, record)
+    record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
+    _publish(folder, record, result)
+    ledger.settle(folder, final)
+    return Run(final, record, result, verdicts, reused=False)
+
+
+def _record(plan: Plan, started: datetime.datetime, cost: Cost, price: float | None) -> dict[str, Any]:
+    return {
+        "schema": ledger.SCHEMA,
+        "recipe": plan.recipe.name,
+        "about": plan.recipe.about,
+        "notebook": plan.recipe.shown,
+        "size": plan.size,
+        "digest": plan.digest,
+        "digests": dict(plan.digests),
+        "parameters": json.loads(json.dumps(dict(plan.effective), default=str)),
+        "injected": sorted(plan.values),
+        "inputs": [dataclasses.asdict(found) for found in plan.inputs],
+        "command": plan.command,
+        "started": started.isoformat(timespec="seconds"),
+        "wall_s": cost.wall_s,
+        "peak_rss_gib": cost.peak_rss_gib,
+        "price_per_hour": price,
+        "versions": machine.versions(),
+        "machine": machine.describe(),
+    }
+
+
+def _check(plan: Plan, result: Result | None, record: dict[str, Any]) -> tuple[Verdict, ...]:
+    budget = plan.recipe.budget.get(plan.size, {})
+    return (
+        *claims.check(result, plan.recipe.expect.get(plan.size, ())),
+        *claims.check_budget(budget, wall_s=record["wall_s"], peak_rss_gib=record["peak_rss_gib"]),
+    )
+
+
+def _publish(folder: Path, record: dict[str, Any], result: Result | None) -> None:
+    """Write everything that is derived from the executed notebook and the record."""
+    from kit.runner.crate import write_crate
+    from kit.runner.report import render
+
+    ledger.write_text(folder / ledger.RECORD, json.dumps(record, indent=1))
+    ledger.write_text(folder / REPORT, render(folder / EXECUTED, record, result))
+    write_crate(folder, record, result)
+
+
+def _reused(final: Path, plan: Plan, price: float | None) -> Run:
+    """Return the run that is there, its claims checked against the recipe as it is now."""
+    record = ledger.read_record(final)
+    result = read_saved_result(final)
+    verdicts = _check(plan, result, record)
+    now = {
+        "about": plan.recipe.about,
+        "size": plan.size,
+        "command": plan.command,
+        "claims": [dataclasses.asdict(verdict) for verdict in verdicts],
+        "price_per_hour": price if price is not None else record.get("price_per_hour"),
+    }
+    if any(record.get(key) != value for key, value in now.items()):
+        record |= now
+        _publish(final, record, result)
+    return Run(final, record, result, verdicts, reused=True)
+
+
+def read_saved_result(folder: Path) -> Result | None:
+    """Return the Result that a run's folder holds; None when its notebook left none.
+
+    Raises:
+        RunError: the file cannot be read.
+        ResultError: the file is not a Result.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        return Result.from_json(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+    except (OSError, ValueError) as error:
+        raise RunError.of(str(path), f"cannot be read: {error}", f"remove {folder} and run again") from error
+
+
+def _with_relative_bundles(result: Result | None, final: Path) -> Result | None:
+    """Return the Result with bundles inside the run's folder named relative to it, so that the folder can move."""
+    if result is None:
+        return None
+    bundles = tuple(
+        Path(bundle).relative_to(final).as_posix() if Path(bundle).is_relative_to(final) else bundle
+        for bundle in result.bundles
+    )
+    return dataclasses.replace(result, bundles=bundles)
+
+
+def _tidy(folder: Path, final: Path) -> None:
+    """Put the run's lasting path and no secret into the executed notebook."""
+    path = folder / EXECUTED
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8").replace(_escaped(folder), _escaped(final))
+    for value in _secrets():
+        text = text.replace(_escaped(value), "[secret]")
+    ledger.write_text(path, text)
+
+
+def _escaped(value: Path | str) -> str:
+    return json.dumps(str(value), ensure_ascii=False)[1:-1]
+
+
+def _secrets() -> list[str]:
+    """Return the values of environment variables that are named like secrets: a notebook may have printed one."""
+    from kit.runner.parameters import looks_secret
+
+    return [value for name, value in os.environ.items() if len(value) >= 8 and looks_secret(name)]
+
+
+def _stopped(error: NotebookStoppedError, plan: Plan, kept: Path | None) -> RunError:
+    names = {
+        name for name, found in vars(kit.errors).items() if isinstance(found, type) and issubclass(found, KitError)
+    }
+    what = f"raised {error.ename}:\n{error.evalue}" if error.ename in names else error.what
+    where = f"{plan.recipe.shown}: {error.cell}" if error.cell else plan.recipe.shown
+    lines = [f"Line: {error.line}"] if error.line else []
+    if kept is not None:
+        lines.append(f"Kept: {_short(kept)}, with every output until then")
+    return RunError(Fault(where, what, f"correct it, then: {plan.command}", "\n  ".join(lines)))
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
