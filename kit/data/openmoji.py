@@ -15,12 +15,10 @@ from types import MappingProxyType
 
 from kit.data.picture import Picture
 from kit.data.rows import ImageText, Rows
+from kit.data.splits import split_of, together
 from kit.errors import DataError, Fault, did_you_mean
 from kit.parts.catalog import PARTS
 from kit.parts.pull import get
-
-# Of 10,000 hash buckets; fixed forever, and without a seed.
-TRAIN_SHARE, VAL_SHARE = 7_000, 600
 
 # All of these are left out of a concept: who does it and which way it looks.
 _PEOPLE = "man men woman women person people boy boys girl girls male female adult adults child mrs mx santa"
@@ -69,14 +67,6 @@ def languages() -> tuple[str, ...]:
     import emoji
 
     return tuple(sorted(emoji.LANGUAGES))
-
-
-def split_of(key: str) -> str:
-    """Return the split of a concept: its SHA-256 decides, alone and forever."""
-    bucket = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 10_000
-    if bucket < TRAIN_SHARE:
-        return "train"
-    return "val" if bucket < TRAIN_SHARE + VAL_SHARE else "test"
 
 
 def load(*, split: str, language: str = "en", size: int = 224) -> Rows[ImageText]:
@@ -150,24 +140,13 @@ def _named(folder: Path, language: str) -> dict[Path, Mapping[str, object]]:
 
 
 def _keys(named: Mapping[Path, Mapping[str, object]]) -> dict[Path, str]:
-    """Return each picture's concept, one for all that share a concept or the very same drawing.
-
-    Norway, Svalbard and Bouvet Island fly one flag, and France lends hers to St. Martin: under two
-    names such a picture could stand in training and in test.
-    """
-    first: dict[str, str] = {}  # a concept's or a drawing's representative, as a union-find forest
-
-    def root(node: str) -> str:
-        while first.setdefault(node, node) != node:
-            node = first[node]
-        return node
-
-    concepts = {path: concept(human(str(data["en"]))) for path, data in named.items()}
-    for path, key in concepts.items():
-        drawing = "\0" + hashlib.sha256(path.read_bytes()).hexdigest()
-        ends = sorted((root(key), root(drawing)), key=lambda end: (end.startswith("\0"), end))
-        first[ends[1]] = ends[0]
-    return {path: root(key) for path, key in concepts.items()}
+    """Return each picture's concept, one for all that share a concept or the very same drawing."""
+    return together(
+        {
+            path: (concept(human(str(data["en"]))), hashlib.sha256(path.read_bytes()).hexdigest())
+            for path, data in named.items()
+        }
+    )
 
 
 def concepts_in(rows: Iterable[ImageText], group: str = "emoji") -> frozenset[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from kit.data.checks import OnBad
 from kit.data.rows import SPLITS, Rows
+from kit.data.splits import NAMES
 from kit.errors import DataError, Fault, did_you_mean
 from kit.parts.reference import Reference, parse
-
-OnBad = Literal["raise", "skip"]
-_OTHER_NAMES = {"validation": "val", "valid": "val", "dev": "val"}
 
 
 def load_rows(
@@ -38,10 +37,10 @@ def load_rows(
         DataError: the source, the split or the rows are not as they must be; all faults at once.
         PartError: a part cannot be pulled.
     """
-    split = _OTHER_NAMES.get(split, split)
+    split = NAMES.get(split, split)
     reference = source if isinstance(source, Reference) else parse(source, kind="data", base=base)
     _check(reference, split=split, language=language, limit=limit, on_bad=on_bad)
-    rows = _load(reference, split=split, language=language, on_bad=on_bad)
+    rows = _load(reference, split=split, language=language, on_bad=on_bad, limit=limit, seed=seed)
     return rows if limit is None else rows.limit(limit, seed=seed)
 
 
@@ -61,7 +60,7 @@ def _check(reference: Reference, *, split: str, language: str, limit: int | None
         raise DataError(faults)
 
 
-def _load(reference: Reference, *, split: str, language: str, on_bad: OnBad) -> Rows[Any]:
+def _load(reference: Reference, *, split: str, language: str, on_bad: OnBad, limit: int | None, seed: int) -> Rows[Any]:
     if reference.scheme == "folder":
         from kit.data import folder
 
@@ -70,7 +69,15 @@ def _load(reference: Reference, *, split: str, language: str, on_bad: OnBad) -> 
     if reference.scheme == "hub":
         from kit.data import hub
 
-        return hub.load(reference.body, revision=reference.revision, name=reference.text, split=split, on_bad=on_bad)
+        return hub.load(
+            reference.body,
+            revision=reference.revision,
+            name=reference.text,
+            split=split,
+            on_bad=on_bad,
+            limit=limit,
+            seed=seed,
+        )
     if reference.body == "openmoji":
         from kit.data import openmoji
 
