@@ -15,7 +15,6 @@ from kit.data.rows import ImageText, Question, Rows
 from kit.data.splits import NAMES, split_of
 from kit.errors import DataError, Fault, did_you_mean, listed
 
-
 _OPTIONAL = ("concept", "group", "split")
 
 
@@ -159,7 +158,10 @@ def _row(
     group = str(values.get("group") or "")
     given = NAMES.get(str(values.get("split") or ""), NAMES.get(own_split, ""))
     if len(texts) == 2:
-        split = given or split_of(picture.digest())
+        try:
+            split = given or split_of(picture.digest())
+        except DataError as error:  # no bytes to hash; the only fault that must be found this early
+            return error.faults[0]
         return Question(identity, picture, texts[0], texts[1], group=group, split=split)
     concept = str(values.get("concept") or " ".join(texts[0].casefold().split()))
     meta = {"aliases": aliases} if aliases else {}

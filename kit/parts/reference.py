@@ -146,7 +146,7 @@ def _ask_hub(reference: Reference) -> tuple[str, str]:
         what = f"the Hub shows no such {repo_type} or revision"
         fix = "check the name on https://huggingface.co; if it is private, log in with `hf auth login`"
         raise _error(reference, reference.text, what, fix) from error
-    except Exception as error:  # noqa: BLE001  # the Hub's client has had three HTTP libraries: requests, httpx, httpx2
+    except Exception as error:  # the Hub's client has had three HTTP libraries: requests, httpx, httpx2
         if commit := _cached_commit(reference, repo_type):
             return commit, ""
         what = f"the Hub cannot be reached ({type(error).__name__}), and the local cache does not hold it"

