@@ -1,16 +1,35 @@
-"""The typer application: the groups of commands put together, and ``--version``."""
+"""The typer application: the groups of commands put together, and how their failures end."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from kit.cli import run
+from kit.cli import copying, doctor, lab, listing, parts, report, run
+from kit.errors import KitError
+
+
+class KitGroup(TyperGroup):
+    """Turns kit's own errors into their text and exit code 2, and ^C into one line and 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KitError as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            print("Interrupted; nothing half-done was left behind.", file=sys.stderr)
+            raise typer.Exit(130) from error
+
 
 app = typer.Typer(
     name="kit",
-    help="A workbench for multimodal experiments: notebooks as checked, reproducible runs.",
+    cls=KitGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,4 +53,10 @@ def callback(
     """A workbench for multimodal experiments: notebooks as checked, reproducible runs."""
 
 
+app.command("list")(listing.show_list)
 app.command("run")(run.run)
+app.command("report")(report.report)
+app.command("copy")(copying.copy)
+app.command("lab")(lab.lab)
+app.command("doctor")(doctor.doctor)
+app.add_typer(parts.app, name="parts")

@@ -18,6 +18,7 @@ def run(
     target: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="A recipe's name, a .yaml recipe, or an .ipynb notebook.")
     ],
+    *,
     size: Annotated[str, typer.Option(help="Which of the recipe's sizes: smoke, laptop, gpu, …")] = "laptop",
     parameters: Annotated[
         list[str] | None,
@@ -43,7 +44,7 @@ def run(
             help="What this machine costs an hour; the report shows the run's price.",
         ),
     ] = None,
-) -> int:
+) -> None:
     """Run a notebook, check what it shows, and write a report.
 
     The same run is not done twice: when notebook, parameters, inputs, kit and versions are unchanged, the
@@ -64,7 +65,8 @@ def run(
         hooks = Hooks(on_cell, lambda line: print(line, file=sys.stderr, flush=True))
         done = carry_out(plan, out=out, force=force, limit_s=limit_s, price_per_hour=price_per_hour, hooks=hooks)
     show(done)
-    return 0 if done.passed else 1
+    if not done.passed:
+        raise typer.Exit(1)
 
 
 def show(done: Run) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +49,7 @@ class _Progress:
     done: int = 0
     index: int | None = None
 
-    def __call__(self, *, cell: Any, cell_index: int) -> None:
+    def __call__(self, *, cell_index: int, **_: Any) -> None:
         if self.on_cell is not None:
             self.on_cell(self.done, self.total, self.titles.get(cell_index, ""))
         self.done += 1
@@ -82,13 +85,16 @@ def execute(
     progress = _Progress(sum(map(_runs, node.cells)) + bool(values), on_cell, _titles(node, shift=bool(values)))
     log_path = into / "kernel.log"
     env = {**os.environ, "KIT_RUN_DIR": str(into)}
-    with log_path.open("wb") as log, kernel(notebook.language, kernel_name, cwd=cwd, env=env, log=log) as manager:
+    with log_path.open("wb") as log, _started(notebook.language, kernel_name, cwd=cwd, env=env, log=log) as manager:
         pid = manager.provisioner.pid
         with Watch(pid, limit_s=limit_s, on_limit=lambda: kill_tree(pid)) as watch:
             try:
-                _papermill(node, into / EXECUTED, values, manager, kernel_name, notebook.language, progress)
+                _papermill(
+                    node, into / EXECUTED, values, manager=manager, kernel_name=kernel_name,
+                    language=notebook.language, progress=progress,
+                )  # fmt: skip
             except Exception as error:
-                raise _explained(error, watch, into, progress, limit_s) from error
+                raise _explained(error, manager, watch, into, progress) from error
             cost = watch.cost()
     log_path.unlink()
     _refuse_exit(into / EXECUTED)
@@ -101,6 +107,7 @@ def _papermill(
     node: Any,
     output: Path,
     values: Mapping[str, Any],
+    *,
     manager: Any,
     kernel_name: str,
     language: str,
@@ -108,6 +115,8 @@ def _papermill(
 ) -> None:
     import papermill
 
+    # papermill logs what we say better ourselves, and has no setting for it.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     papermill.execute_notebook(
         node,
         str(output).replace("{", "{{").replace("}", "}}"),  # papermill fills in braces
@@ -121,6 +130,30 @@ def _papermill(
         on_cell_start=progress,
         store_history=True,
     )
+
+
+@contextmanager
+def _started(language: str, kernel_name: str, **settings: Any) -> Iterator[Any]:
+    """Give the kernel's manager; say so when there is no such kernel."""
+    from jupyter_client.kernelspec import NoSuchKernel
+
+    try:
+        with kernel(language, kernel_name, **settings) as manager:
+            yield manager
+    except NoSuchKernel as error:
+        what = f"needs the {language} kernel {error.name!r}, which is not installed here"
+        raise NotebookStoppedError(what) from error
+
+
+def _death(manager: Any) -> str:
+    """Return how a kernel process ended, in words."""
+    code = getattr(manager.provisioner.process, "returncode", None)
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"{name} ended it" + ("; the system does that when memory runs out" if name == "SIGKILL" else "")
+    if code is not None:
+        return f"the process ended with exit code {code}, as os._exit does"
+    return "the process is gone; the system does that when memory runs out"
 
 
 def _runs(cell: Any) -> bool:
@@ -140,18 +173,17 @@ def _titles(node: Any, *, shift: bool) -> dict[int, str]:
     return titles
 
 
-def _explained(error: Exception, watch: Watch, into: Path, progress: _Progress, limit_s: float) -> NotebookStoppedError:
+def _explained(error: Exception, manager: Any, watch: Watch, into: Path, progress: _Progress) -> NotebookStoppedError:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     cell = _place(_cells(into / EXECUTED), progress.index)
     if watch.limit_reached:
-        return NotebookStoppedError(f"did not end within its limit of {limit_s:g} s and was stopped", cell=cell)
+        return NotebookStoppedError(f"did not end within its limit of {watch.limit_s:g} s and was stopped", cell=cell)
     if isinstance(error, PapermillExecutionError):
         return _raised(error, into)
     if isinstance(error, DeadKernelError):
-        hint = "the system kills a process so that takes more memory than there is"
-        return NotebookStoppedError(f"its kernel died ({hint}; so does os._exit){_tail(into)}", cell=cell)
+        return NotebookStoppedError(f"its kernel died: {_death(manager)}{_tail(into)}", cell=cell)
     first = str(error).strip().splitlines()[:1]
     return NotebookStoppedError(f"could not be run: {type(error).__name__}: {''.join(first)}{_tail(into)}", cell=cell)
 
@@ -206,7 +238,7 @@ def _tail(into: Path) -> str:
 
 
 def _refuse_exit(path: Path) -> None:
-    """papermill takes sys.exit() for an early but good end; then nobody knows what of the notebook is missing."""
+    """Refuse sys.exit(), which papermill takes for an early but good end: nobody knows what is missing then."""
     for index, cell in enumerate(cells := _cells(path)):
         if any(output.get("ename") == "SystemExit" for output in cell.get("outputs", [])):
             raise NotebookStoppedError("called sys.exit()", cell=_place(cells, index))

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -87,10 +87,8 @@ def kill_tree(pid: int) -> None:
     for process in psutil.process_iter():
         if process.pid == pid or _session(process.pid) == pid:
             doomed[process.pid] = process
-    try:
+    with suppress(psutil.Error):  # the kernel itself may be gone; its session was looked through above
         doomed.update({child.pid: child for child in psutil.Process(pid).children(recursive=True)})
-    except psutil.Error:
-        pass  # the kernel itself is gone; its session was looked through above
     for process in doomed.values():
         try:
             process.kill()

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ def locked(out: Path, recipe: str, digest: str, *, on_wait: Callable[[], None]) 
     try:
         yield
     finally:
+        with suppress(OSError):  # not empty, as a rule; a run that failed leaves no empty folder
+            (out / recipe).rmdir()
         lock.release()
 
 
@@ -101,7 +103,7 @@ def partial(final: Path) -> Iterator[Path]:
     folder = final.parent / f".partial-{final.name}-{os.getpid()}"
     with _writable(final.parent):
         _sweep(final.parent, final.name)
-        folder.mkdir()
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:

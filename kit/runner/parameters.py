@@ -37,7 +37,7 @@ def value_faults(notebook: Notebook, values: Mapping[str, Any], *, where: str, s
     """
     faults = []
     for name, value in values.items():
-        place = f"{where}{'.' if where else ''}{name}"
+        place = f"{where}{name}" if where.endswith(" ") else f"{where}.{name}"
         if not isinstance(name, str) or not name.isidentifier():
             faults.append(Fault(place, "a parameter's name must be an identifier"))
         elif looks_secret(name):
@@ -103,7 +103,7 @@ def _as_float(text: str) -> float | None:
 
 
 def fits(parameter: Parameter, value: Any) -> bool:
-    """Return whether ``value`` is of the parameter's declared type; a whole number is a good float, a bool no number."""
+    """Return whether ``value`` is of the parameter's declared type; ints are good floats, bools no numbers."""
     if parameter.kind == "any" or (value is None and parameter.optional):
         return True
     if isinstance(value, bool) or parameter.kind == "bool":

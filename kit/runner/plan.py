@@ -133,7 +133,7 @@ def _input_kinds(recipe: Recipe, effective: Mapping[str, Any]) -> dict[str, str]
     from kit.parts.catalog import PARTS
     from kit.parts.reference import FORMS, looks_like_reference
 
-    kinds = {}
+    kinds: dict[str, str] = {}
     for name, value in effective.items():
         if looks_like_reference(value):
             part = PARTS.get(value)
@@ -145,7 +145,7 @@ def _input_kinds(recipe: Recipe, effective: Mapping[str, Any]) -> dict[str, str]
 def _fingerprints(references: Mapping[str, Reference]) -> tuple[tuple[Input, ...], list[Fault]]:
     if not references:
         return (), []
-    from kit.parts.fingerprint import fingerprint
+    from kit.parts.reference import fingerprint
 
     inputs = []
     faults: list[Fault] = []

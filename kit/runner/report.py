@@ -1,2 +1,152 @@
-def render(executed, record, result):
-    return "x"
+"""The report of a run: one HTML file that opens offline and asks no network for anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kit.result import MIME, Measurement, Result
+
+HERE = Path(__file__).parent
+# A widget lives in its kernel; the plain text beside it is how it looked at first (a bar at 0%), so neither is shown.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+# A picture on the web would be a hole in an offline page; its description stays, for badges with their link.
+_REMOTE_PICTURE = re.compile(r"""<img\b[^>]*?\bsrc\s*=\s*["']?(?:https?:)?//[^>]*>""", re.IGNORECASE)
+_ALT = re.compile(r"""\balt\s*=\s*"([^"]*)\"""", re.IGNORECASE)
+
+
+def render(executed: Path, record: Mapping[str, Any], result: Result | None) -> str:
+    """Return the report as the text of one HTML file.
+
+    Args:
+        executed: The executed notebook.
+        record: The run's ``run.json``.
+        result: Its Result; None when it has none.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((HERE / "report.html.j2").read_text(encoding="utf-8"))
+    rows = [_row(name, found) for name, found in (result.measurements if result else {}).items()]
+    return template.render(
+        record=record,
+        css=Markup(_css()),  # noqa: S704 - our own file
+        cells=Markup(_cells(executed)),  # noqa: S704 - the notebook's own output, under a policy without network
+        verdict=_verdict(record["claims"]),
+        claims=[_claim(claim) for claim in record["claims"]],
+        cards=_cards(record),
+        rows=rows,
+        baselines=any(row["plot"] and row["plot"]["baseline"] is not None for row in rows),
+        notes=result.notes if result else (),
+        started=_when(record["started"]),
+    )
+
+
+def _css() -> str:
+    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+
+    light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    own = (HERE / "report.css").read_text(encoding="utf-8")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}"
+
+
+def _cells(executed: Path) -> str:
+    """Return the notebook's cells as HTML, with every picture inside."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.reads(executed.read_text(encoding="utf-8"), as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                output.get("data", {}).pop(MIME, None)  # the table above shows it
+    exporter = HTMLExporter(raw_template=(HERE / "cells.html.j2").read_text(encoding="utf-8"), embed_images=True)
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(executed.parent)}})
+    return _REMOTE_PICTURE.sub(_described, str(body))
+
+
+def _described(picture: re.Match[str]) -> str:
+    words = _ALT.search(picture[0])
+    return f'<span class="quiet">{words[1]}</span>' if words else '<span class="quiet">(a picture on the web)</span>'
+
+
+def _verdict(claims: list[dict[str, Any]]) -> dict[str, str]:
+    checked = [claim for claim in claims if claim["kind"] == "claim"]
+    failed = sum(not claim["passed"] for claim in checked)
+    if not checked:
+        return {"kind": "none", "sign": "–", "words": "Finished; nothing was claimed"}
+    if failed:
+        return {"kind": "fail", "sign": "✗", "words": f"{failed} of {len(checked)} claims failed"}
+    words = "The claim holds" if len(checked) == 1 else f"All {len(checked)} claims hold"
+    return {"kind": "pass", "sign": "✓", "words": words}
+
+
+def _claim(claim: dict[str, Any]) -> dict[str, str]:
+    passed, budget = claim["passed"], claim["kind"] == "budget"
+    label = ("within budget" if passed else "over budget") if budget else ("PASS" if passed else "FAIL")
+    kind = "pass" if passed else "warn" if budget else "fail"
+    return {**claim, "label": label, "kind": kind, "sign": {"pass": "✓", "warn": "!", "fail": "✗"}[kind]}
+
+
+def _cards(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    over = {
+        claim["claim"].split(" ")[0] for claim in record["claims"] if claim["kind"] == "budget" and not claim["passed"]
+    }
+    machine = record["machine"]
+    cards = [
+        {"figure": f"{record['wall_s']:.1f}", "unit": "s", "label": "wall time", "over": "wall_s" in over},
+        {
+            "figure": f"{record['peak_rss_gib']:.2f}",
+            "unit": "GiB",
+            "label": "peak memory",
+            "over": "peak_rss_gib" in over,
+        },
+        {
+            "figure": machine["device"],
+            "unit": "",
+            "label": f"{machine['cores']} cores, {machine['memory_gib']} GiB",
+            "over": False,
+        },
+    ]
+    if record["price_per_hour"] is not None:
+        price = record["wall_s"] / 3600 * record["price_per_hour"]
+        label = f"money, at {record['price_per_hour']:g} an hour"
+        cards.insert(2, {"figure": f"{price:.4f}", "unit": "", "label": label, "over": False})
+    return cards
+
+
+def _row(name: str, found: Measurement) -> dict[str, Any]:
+    words = "" if found.low is None else f"{found.low:.4g} to {found.high:.4g}, {found.level:.0%}"
+    if found.baseline is not None:
+        words += f"{'; ' if words else ''}baseline {found.baseline:.4g}"
+    return {
+        "name": name, "value": f"{found.value:.4g}", "unit": found.unit, "n": f"{found.n:,}", "split": found.split,
+        "method": found.method, "words": words, "plot": _plot(found),
+    }  # fmt: skip
+
+
+def _plot(found: Measurement) -> dict[str, float | None] | None:
+    """Return where interval, value and baseline lie on a line of 192 units; it starts at 0 so that lengths compare."""
+    if found.low is None or found.high is None:
+        return None
+    marks = [found.value, found.low, found.high, found.baseline or 0.0, 0.0]
+    least, most = min(marks), max(marks)
+    width = (most - least) * 1.08 or 1.0
+
+    def place(value: float) -> float:
+        return round(4 + 192 * (value - least) / width, 1)
+
+    return {
+        "low": place(found.low), "high": place(found.high), "value": place(found.value),
+        "baseline": None if found.baseline is None else place(found.baseline),
+    }  # fmt: skip
+
+
+def _when(started: str) -> str:
+    return dt.datetime.fromisoformat(started).strftime("%d %B %Y, %H:%M UTC").lstrip("0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import kit.errors
-from kit.errors import Fault, KitError, RunError
+from kit.errors import Fault, KitError, ResultError, RunError
 from kit.result import Result
 from kit.runner import claims, ledger, machine
 from kit.runner.claims import Verdict
@@ -97,7 +97,7 @@ def run(
             return _reused(final, plan, price_per_hour)
         _pull_parts(plan)
         with ledger.partial(final) as folder:
-            return _fresh(plan, folder, final, limit_s or _limit(plan), price_per_hour, hooks)
+            return _fresh(plan, folder, final, limit_s=limit_s or _limit(plan), price=price_per_hour, hooks=hooks)
 
 
 def _limit(plan: Plan) -> float:
@@ -105,24 +105,27 @@ def _limit(plan: Plan) -> float:
 
 
 def _pull_parts(plan: Plan) -> None:
-    """Get what the inputs need before a kernel starts: a missing network shows at once, and costs the run no seconds."""
+    """Get what the inputs need before a kernel starts, so that a missing network shows at once."""
     from kit.parts import pull
 
     for name in sorted({part for found in plan.inputs for part in found.parts}):
         pull.get(name)
 
 
-def _fresh(plan: Plan, folder: Path, final: Path, limit_s: float, price: float | None, hooks: Hooks) -> Run:
-    started = datetime.datetime.now(datetime.UTC)
+def _fresh(plan: Plan, folder: Path, final: Path, *, limit_s: float, price: float | None, hooks: Hooks) -> Run:
+    started = dt.datetime.now(dt.UTC)
     try:
         cost = execute(
             plan.recipe.notebook, plan.values, into=folder, cwd=Path.cwd(), limit_s=limit_s, on_cell=hooks.on_cell
         )
+        _tidy(folder, final)
+        result = _with_relative_bundles(read_result(folder / EXECUTED), final)
     except NotebookStoppedError as error:
         _tidy(folder, final)
         raise _stopped(error, plan, ledger.keep_failed(folder, final, EXECUTED)) from error
-    _tidy(folder, final)
-    result = _with_relative_bundles(read_result(folder / EXECUTED), final)
+    except ResultError as error:
+        kept = ledger.keep_failed(folder, final, EXECUTED)
+        raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
     if result is not None:
         ledger.write_text(folder / RESULT, json.dumps(result.to_json(), indent=1))
     record = _record(plan, started, cost, price)
@@ -133,7 +136,7 @@ def _fresh(plan: Plan, folder: Path, final: Path, limit_s: float, price: float |
     return Run(final, record, result, verdicts, reused=False)
 
 
-def _record(plan: Plan, started: datetime.datetime, cost: Cost, price: float | None) -> dict[str, Any]:
+def _record(plan: Plan, started: dt.datetime, cost: Cost, price: float | None) -> dict[str, Any]:
     return {
         "schema": ledger.SCHEMA,
         "recipe": plan.recipe.name,

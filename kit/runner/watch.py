@@ -38,7 +38,7 @@ class Watch:
 
     def __init__(self, pid: int, *, limit_s: float, on_limit: Callable[[], None]) -> None:
         self._pid = pid
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._on_limit = on_limit
         self._peak_bytes = 0
         self._begun = time.monotonic()
@@ -62,7 +62,7 @@ class Watch:
     def _loop(self) -> None:
         while not self._ended.wait(EVERY_S):
             self._sample()
-            if time.monotonic() - self._begun > self._limit_s:
+            if time.monotonic() - self._begun > self.limit_s:
                 self.limit_reached = True
                 self._on_limit()
                 return
