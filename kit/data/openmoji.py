@@ -97,11 +97,10 @@ def load(*, split: str, language: str = "en", size: int = 224) -> Rows[ImageText
 
 
 def _row(path: Path, data: Mapping[str, object], key: str, *, language: str, size: int) -> ImageText:
-    english = str(data["en"])
-    text = human(str(data[language]))
+    english, text = human(str(data["en"])), human(str(data[language]))
     aliases = data.get("alias", [])
-    assert isinstance(aliases, list)  # noqa: S101
-    others = dict.fromkeys(human(alias) for alias in [english, *aliases])
+    assert isinstance(aliases, list)  # noqa: S101  # of str, in every release of the emoji package
+    others = dict.fromkeys(human(alias) for alias in aliases if language == "en")
     return ImageText(
         id=path.stem,
         picture=Picture.at(path, size=size),
@@ -109,7 +108,7 @@ def _row(path: Path, data: Mapping[str, object], key: str, *, language: str, siz
         concept=key,
         group="flag" if _is_flag(path.stem) else "emoji",
         split=split_of(key),
-        meta={"language": language, "aliases": tuple(alias for alias in others if alias != text)},
+        meta={"language": language, "english": english, "aliases": tuple(name for name in others if name != text)},
     )
 
 

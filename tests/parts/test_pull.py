@@ -132,7 +132,7 @@ def test_another_wheel_than_the_pinned_one_is_refused(home):
 
 def test_no_network(home, offline, monkeypatch):
     monkeypatch.setenv("PIP_RETRIES", "1")
-    with pytest.raises(PartError, match="could not reach the package index for easy-vqa==1.0") as caught:
+    with pytest.raises(PartError, match="could not reach the package index for easy-vqa") as caught:
         get(NAME)
     assert "kit parts pull easy-vqa" in str(caught.value)
     assert len(caught.value.faults) == 1
@@ -142,7 +142,7 @@ def test_no_network(home, offline, monkeypatch):
 def test_a_version_that_no_index_has(home, offline, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(PartError, match="no index that pip reached has easy-vqa==1.0; it may be offline"):
+    with pytest.raises(PartError, match="no index that pip reached has easy-vqa"):
         get(NAME)
     other = dataclasses.replace(PARTS[NAME], distribution="no such name")
     with pytest.raises(PartError, match=r"pip could not download no such name==1\.0: ERROR: "):
@@ -195,7 +195,7 @@ def test_missing_short_and_foreign_files_are_found(here):
     assert "mine.txt: is no file of the part" in said
 
 
-@pytest.mark.parametrize("marker", ["", "[]", '{"wheel_sha256": 3}', '{"wheel_sha256": "%s"}' % PARTS[NAME].sha256])
+@pytest.mark.parametrize("marker", ["", "[]", '{"wheel_sha256": 3}', f'{{"wheel_sha256": "{PARTS[NAME].sha256}"}}'])
 def test_a_damaged_marker_is_a_fault_not_a_crash(here, marker):
     (here / MARKER).write_text(marker)
     assert len(verify(NAME)) == 1
