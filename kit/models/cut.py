@@ -1,0 +1,153 @@
+"""Where a dual encoder is cut: the prefix below the projections is frozen, the tail above it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kit.errors import ModelError
+from kit.models.dual_encoder import ClipEncoder
+from kit.models.frozen import folded
+
+
+class DualEncoderTail(nn.Module):
+    """What is trained above the cut: two projections and the temperature.
+
+    Args:
+        encoder: The whole model; the tail shares its parameters, so training the tail trains the model.
+
+    Raises:
+        ModelError: a tower without a projection to cut at (attention pooling, as in open_clip's ResNets).
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        super().__init__()
+        clip: Any = encoder.clip
+        self.image = _projection(clip.visual, "head", "proj")
+        self.text = _projection(clip.text, "proj", "text_projection") if hasattr(clip, "text") else _Product(clip.text_projection)
+        self.logit_scale = clip.logit_scale
+        if getattr(clip, "logit_bias", None) is not None:
+            self.logit_bias = clip.logit_bias
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return unit vectors of both sides and the factor on their products.
+
+        Args:
+            image: Prefix outputs of the image tower, shape (n, image width).
+            text: Prefix outputs of the text tower, shape (n, text width).
+
+        Returns:
+            Image vectors (n, d), text vectors (n, d), and exp(logit scale), at most 100 as in CLIP.
+        """
+        scale = self.logit_scale.exp().clamp(max=100)
+        return F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1), scale
+
+
+class WholeDualEncoder(nn.Module):
+    """The same model uncut: frozen towers run at every step. What the cut is measured and tested against.
+
+    Args:
+        encoder: The whole model.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        super().__init__()
+        self.tail = DualEncoderTail(encoder)
+        self._prefix = [Prefix(encoder)]  # in a list: the frozen towers are no submodules, and fit trains what it sees
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the tail returns, from pixels (n, 3, h, w) and tokens (n, length)."""
+        (prefix,) = self._prefix
+        image = torch.cat([prefix.image(part) for part in pixels.split(prefix.batch)])
+        result: tuple[Tensor, Tensor, Tensor] = self.tail(image, prefix.text(tokens))
+        return result
+
+
+class Prefix:
+    """The frozen towers up to the cut.
+
+    Args:
+        encoder: The whole model. Its convolutional tower is copied and made quick; the rest is shared.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        clip: Any = encoder.clip
+        self.clip = clip
+        self.trunk = folded(clip.visual.trunk) if hasattr(clip.visual, "trunk") else None
+        # Four pictures at a time stay in a CPU's cache (see frozen.py); a GPU wants to be filled.
+        self.batch = 4 if encoder.device.type == "cpu" else 64
+
+    @torch.no_grad()
+    def image(self, pixels: Tensor) -> Tensor:
+        """Return the image tower's output below its projection, shape (n, width), for pixels (n, 3, h, w)."""
+        if self.trunk is not None:
+            features: Tensor = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
+            return features
+        with _without(self.clip.visual, "proj"):
+            output = self.clip.visual(pixels)
+        return output[0] if isinstance(output, tuple) else output
+
+    @torch.no_grad()
+    def text(self, tokens: Tensor) -> Tensor:
+        """Return the text tower's output below its projection, shape (n, width), for tokens (n, length)."""
+        if not hasattr(self.clip, "text"):
+            with _without(self.clip, "text_projection"):
+                features: Tensor = self.clip.encode_text(tokens)
+            return features
+        hugging_face = hasattr(self.clip.text, "pooler")
+        name, instead = ("proj", nn.Identity()) if hugging_face else ("text_projection", None)
+        with _without(self.clip.text, name, instead):
+            output = self.clip.text(tokens)
+        return output[0] if isinstance(output, tuple) else output
+
+
+def frozen_prefix(encoder: ClipEncoder) -> dict[str, Tensor]:
+    """Return the weights below the cut, by name; their hash is the prefix's identity."""
+    trained = {id(parameter) for parameter in DualEncoderTail(encoder).parameters()}
+    state = encoder.clip.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if id(tensor) not in trained}
+
+
+class _Product(nn.Module):
+    """A projection that open_clip keeps as a bare matrix, or as a linear layer."""
+
+    def __init__(self, projection: Any) -> None:
+        super().__init__()
+        self.projection = projection
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features, projected."""
+        if isinstance(self.projection, nn.Linear):
+            projected: Tensor = self.projection(features)
+            return projected
+        return features @ self.projection
+
+
+def _projection(tower: Any, *names: str) -> nn.Module:
+    for name in names:
+        found = getattr(tower, name, None)
+        if isinstance(found, nn.Parameter | nn.Linear):
+            return _Product(found)
+        if isinstance(found, nn.Module) and name in {"head", "proj"}:
+            return found
+    raise ModelError.of(
+        type(tower).__name__,
+        "has no projection to cut at",
+        "take a model with a projection above its towers, such as open_clip:ViT-B-32/laion2b_s34b_b79k",
+    )
+
+
+@contextmanager
+def _without(module: Any, name: str, instead: Any = None) -> Iterator[None]:
+    """Take a projection out for one forward pass."""
+    kept = getattr(module, name)
+    setattr(module, name, instead)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
