@@ -27,6 +27,8 @@ def lab(
     folder = notebooks_folder(Path.cwd())
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={folder}", *([] if browser else ["--no-browser"])]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container one is root, and the server listens here only
     print(f"JupyterLab on {folder}; ^C ends it.", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - one process less between ^C and the server

@@ -127,8 +127,7 @@ def _papermill(
         log_output=False,
         km=manager,
         coalesce_streams=True,
-        on_cell_start=progress,
-        store_history=True,
+        on_cell_execute=progress,
     )
 
 
@@ -157,7 +156,8 @@ def _death(manager: Any) -> str:
 
 
 def _runs(cell: Any) -> bool:
-    return cell.cell_type == "code" and bool(cell.source.strip())
+    skipped = "skip-execution" in cell.metadata.get("tags", [])  # nbclient's own tag
+    return cell.cell_type == "code" and bool(cell.source.strip()) and not skipped
 
 
 def _titles(node: Any, *, shift: bool) -> dict[int, str]:

@@ -73,7 +73,7 @@ def locked(out: Path, recipe: str, digest: str, *, on_wait: Callable[[], None]) 
     """
     import filelock
 
-    with _writable(out):
+    with writable(out):
         locks = out / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         (out / recipe).mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def partial(final: Path) -> Iterator[Path]:
         RunError: the folder of runs cannot be written.
     """
     folder = final.parent / f".partial-{final.name}-{os.getpid()}"
-    with _writable(final.parent):
+    with writable(final.parent):
         _sweep(final.parent, final.name)
         folder.mkdir(parents=True)
     try:
@@ -113,7 +113,7 @@ def partial(final: Path) -> Iterator[Path]:
 def settle(folder: Path, final: Path) -> None:
     """Give a finished partial folder its name in one step, in place of an older run of the same digest."""
     old = final.parent / f".old-{final.name}-{os.getpid()}"
-    with _writable(final.parent):
+    with writable(final.parent):
         if final.exists():
             final.replace(old)
         folder.replace(final)
@@ -126,8 +126,9 @@ def keep_failed(folder: Path, final: Path, executed: str) -> Path | None:
     if not source.is_file():
         return None
     failed = final.with_name(f"{final.name}.failed")
-    failed.mkdir(exist_ok=True)
-    return source.replace(failed / executed)
+    with writable(final.parent):
+        failed.mkdir(exist_ok=True)
+        return source.replace(failed / executed)
 
 
 def _sweep(folder: Path, digest: str) -> None:
@@ -146,7 +147,8 @@ def _sweep(folder: Path, digest: str) -> None:
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what the system says about a folder that cannot be written, or a full disk, into kit's error."""
     try:
         yield
     except OSError as error:
@@ -157,7 +159,12 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     draft = path.with_name(f".{path.name}-{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with writable(path.parent):
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)

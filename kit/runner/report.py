@@ -73,7 +73,9 @@ def _cells(executed: Path) -> str:
 
 def _described(picture: re.Match[str]) -> str:
     words = _ALT.search(picture[0])
-    return f'<span class="quiet">{words[1]}</span>' if words else '<span class="quiet">(a picture on the web)</span>'
+    # nbconvert writes "No description has been provided for this image" where there is none.
+    given = words and not words[1].startswith("No description")
+    return f'<span class="quiet">{words[1] if words and given else "(a picture on the web)"}</span>'
 
 
 def _verdict(claims: list[dict[str, Any]]) -> dict[str, str]:

@@ -126,11 +126,11 @@ def _fresh(plan: Plan, folder: Path, final: Path, *, limit_s: float, price: floa
     except ResultError as error:
         kept = ledger.keep_failed(folder, final, EXECUTED)
         raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
-    if result is not None:
-        ledger.write_text(folder / RESULT, json.dumps(result.to_json(), indent=1))
     record = _record(plan, started, cost, price)
     verdicts = _check(plan, result, record)
     record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
+    if result is not None:
+        ledger.write_text(folder / RESULT, json.dumps(result.to_json(), indent=1))
     _publish(folder, record, result)
     ledger.settle(folder, final)
     return Run(final, record, result, verdicts, reused=False)
@@ -188,7 +188,7 @@ def _reused(final: Path, plan: Plan, price: float | None) -> Run:
         "claims": [dataclasses.asdict(verdict) for verdict in verdicts],
         "price_per_hour": price if price is not None else record.get("price_per_hour"),
     }
-    if any(record.get(key) != value for key, value in now.items()):
+    if not (final / REPORT).exists() or any(record.get(key) != value for key, value in now.items()):
         record |= now
         _publish(final, record, result)
     return Run(final, record, result, verdicts, reused=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import kit as package
@@ -129,8 +132,6 @@ def test_an_installed_kit_lists_runs_and_copies_its_recipes(kit: Call, tmp_path:
 def test_lab_opens_a_copy_and_overwrites_nothing(kit: Call, tmp_path: Path, notebooks: Path) -> None:
     where = {"PYTHONPATH": str(shared(tmp_path, notebooks))}
     code = "from pathlib import Path; from kit.cli.lab import notebooks_folder; print(notebooks_folder(Path.cwd()))"
-    import os
-    import sys
 
     def folder() -> Path:
         done = subprocess.run(
@@ -148,3 +149,32 @@ def test_lab_opens_a_copy_and_overwrites_nothing(kit: Call, tmp_path: Path, note
     copy.write_text(json.dumps({"mine": True}))
     folder()
     assert json.loads(copy.read_text()) == {"mine": True}
+
+
+def test_lab_listens_here_and_nowhere_else(tmp_path: Path, notebooks: Path) -> None:
+    import contextlib
+    import socket
+    import time
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": str(shared(tmp_path, notebooks)), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    words = ["kit", "lab", "--no-browser", "--port", str(port)]
+    code = f"import sys; sys.argv = {words}; from kit.cli import main; main()"
+    lab = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and lab.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api") as answer:
+                assert b"version" in answer.read()
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail("JupyterLab did not answer")
+        addresses = {found.laddr.ip for found in psutil.Process(lab.pid).net_connections() if found.status == "LISTEN"}
+        assert addresses == {"127.0.0.1"}
+    finally:
+        lab.terminate()
+        lab.wait(20)

@@ -18,7 +18,7 @@ import pytest
 from kit.errors import RunError
 from kit.runner.library import find
 from kit.runner.plan import make_plan
-from kit.runner.run import Run, run
+from kit.runner.run import Hooks, Run, run
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,6 +44,13 @@ def test_a_run_leaves_its_five_files(notebooks: Path, tmp_path: Path) -> None:
     assert record["wall_s"] > 0
     assert 0.02 < record["peak_rss_gib"] < 1
     assert record["command"].endswith("-p value=0.75")
+
+
+def test_progress_counts_the_cells_that_run(notebooks: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    do(notebooks / "pictures.ipynb", tmp_path, {"n": 9}, hooks=Hooks(lambda *words: told.append(words)))
+    question, figure = "What is in a report?", "A figure"
+    assert told == [*[(k, 6, question) for k in range(2)], *[(k, 6, figure) for k in range(2, 6)], (6, 6, "")]
 
 
 def test_the_same_is_not_run_again_unless_forced(notebooks: Path, tmp_path: Path) -> None:
@@ -233,6 +240,29 @@ def test_an_output_folder_that_cannot_be_written(notebooks: Path, tmp_path: Path
         return
     with pytest.raises(RunError, match="cannot be written"):
         do(notebooks / "simple.ipynb", Path("/proc/runs"))
+
+
+def test_a_report_that_was_deleted_is_written_again(notebooks: Path, tmp_path: Path) -> None:
+    done = do(notebooks / "simple.ipynb", tmp_path)
+    (done.path / "report.html").unlink()
+    again = do(notebooks / "simple.ipynb", tmp_path)
+    assert again.reused
+    assert (again.path / "report.html").is_file()
+
+
+def test_a_full_disk_is_one_clear_error(notebooks: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        with pytest.raises(RunError, match="No space left"):
+            do(notebooks / "pictures.ipynb", small)
+        assert not list(small.glob("pictures/*/run.json"))
+        assert not list(small.glob("pictures/.partial*"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_no_kernelspec_is_needed(notebooks: Path, tmp_path: Path) -> None:
