@@ -36,7 +36,7 @@ class _Lines:
         took = now - self.start
         left = took / self.done * (self.total - self.done) if self.done else float("nan")
         end = f", about {left:.0f} s left" if self.done < self.total else ""
-        print(f"{self.label}: {self.done}/{self.total} in {took:.1f} s{end}", flush=True)  # noqa: T201
+        print(f"{self.label}: {self.done}/{self.total} in {took:.1f} s{end}", flush=True)
 
 
 @contextmanager

@@ -133,7 +133,9 @@ class ActivationStore:
     def _make_room(self, wanted: int, *, folder: Path, needed: set[Path]) -> None:
         """Remove the least recently used keys, then this key's shards that nobody asked for, until ``wanted`` fits."""
         used = self.size_bytes()
-        for other in sorted((entry for entry in self._keys() if entry != folder), key=lambda entry: entry.stat().st_mtime):
+        for other in sorted(
+            (entry for entry in self._keys() if entry != folder), key=lambda entry: entry.stat().st_mtime
+        ):
             if used + wanted <= self.limit_bytes:
                 return
             used -= _drop(other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,22 @@ from torch.nn import functional as F
 from kit.errors import ModelError
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.frozen import folded
+
+
+class Pairs(NamedTuple):
+    """Both sides of a batch in the shared space, and how their products become logits.
+
+    Args:
+        image: Unit vectors, shape (n, d).
+        text: Unit vectors, shape (n, d); row i belongs to image i.
+        scale: Factor on their products, at most 100 as in CLIP; a scalar.
+        bias: Added to the logits, for the sigmoid loss; a scalar, or None.
+    """
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+    bias: Tensor | None
 
 
 class DualEncoderTail(nn.Module):
@@ -29,23 +45,24 @@ class DualEncoderTail(nn.Module):
         super().__init__()
         clip: Any = encoder.clip
         self.image = _projection(clip.visual, "head", "proj")
-        self.text = _projection(clip.text, "proj", "text_projection") if hasattr(clip, "text") else _Product(clip.text_projection)
+        self.text = (
+            _projection(clip.text, "proj", "text_projection")
+            if hasattr(clip, "text")
+            else _Product(clip.text_projection)
+        )
         self.logit_scale = clip.logit_scale
-        if getattr(clip, "logit_bias", None) is not None:
-            self.logit_bias = clip.logit_bias
+        self.logit_bias = getattr(clip, "logit_bias", None)
 
-    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return unit vectors of both sides and the factor on their products.
+    def forward(self, image: Tensor, text: Tensor) -> Pairs:
+        """Return both sides in the shared space.
 
         Args:
             image: Prefix outputs of the image tower, shape (n, image width).
             text: Prefix outputs of the text tower, shape (n, text width).
-
-        Returns:
-            Image vectors (n, d), text vectors (n, d), and exp(logit scale), at most 100 as in CLIP.
         """
         scale = self.logit_scale.exp().clamp(max=100)
-        return F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1), scale
+        image, text = F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1)
+        return Pairs(image, text, scale, self.logit_bias)
 
 
 class WholeDualEncoder(nn.Module):
@@ -60,11 +77,11 @@ class WholeDualEncoder(nn.Module):
         self.tail = DualEncoderTail(encoder)
         self._prefix = [Prefix(encoder)]  # in a list: the frozen towers are no submodules, and fit trains what it sees
 
-    def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Pairs:
         """Return what the tail returns, from pixels (n, 3, h, w) and tokens (n, length)."""
         (prefix,) = self._prefix
         image = torch.cat([prefix.image(part) for part in pixels.split(prefix.batch)])
-        result: tuple[Tensor, Tensor, Tensor] = self.tail(image, prefix.text(tokens))
+        result: Pairs = self.tail(image, prefix.text(tokens))
         return result
 
 

@@ -101,8 +101,10 @@ class ClipEncoder:
         """Return the identity of what happens to a picture or a text before a tower sees it."""
         if not self._preprocess_digest:
             shown = {"preprocess": dict(self.preprocess_cfg), "size": self.clip.visual.image_size}  # type: ignore[union-attr]
-            files = [] if self.text_folder is None else sorted(self.text_folder.glob("*token*")) + sorted(
-                self.text_folder.glob("vocab*")
+            files = (
+                []
+                if self.text_folder is None
+                else sorted(self.text_folder.glob("*token*")) + sorted(self.text_folder.glob("vocab*"))
             )
             total = hashlib.sha256(json.dumps(shown, sort_keys=True).encode())
             for file in files:

@@ -57,14 +57,22 @@ class PrefixEncoder:
         self.keys = {side: self._key(side, tensors) for side, tensors in sides.items()}
 
     def _key(self, side: str, tensors: dict[str, Tensor]) -> str:
-        parts = ("dual-encoder", side, "below the projection", tensors_digest(tensors), self.encoder.preprocess_digest())
+        parts = (
+            "dual-encoder",
+            side,
+            "below the projection",
+            tensors_digest(tensors),
+            self.encoder.preprocess_digest(),
+        )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     def images(self, pictures: Sequence[Picture]) -> Activations:
         """Return the activations of pictures, in their order; repeats cost nothing."""
-        return self.store.fetch(self.keys["image"], [picture.digest() for picture in pictures], lambda positions: self._images(
-            [pictures[position] for position in positions]
-        ))
+        return self.store.fetch(
+            self.keys["image"],
+            [picture.digest() for picture in pictures],
+            lambda positions: self._images([pictures[position] for position in positions]),
+        )
 
     def texts(self, texts: Sequence[str]) -> Activations:
         """Return the activations of texts, in their order; repeats cost nothing."""
@@ -106,8 +114,8 @@ def embed(encoder: ClipEncoder, prefixes: Prefixes) -> tuple[Tensor, Tensor]:
     """Return unit vectors of both sides, shapes (pictures, d) and (texts, d), from activations below the cut."""
     tail = DualEncoderTail(encoder).eval()
     device = encoder.device
-    image, text, _ = tail(prefixes.image.all().to(device), prefixes.text.all().to(device))
-    return image.cpu(), text.cpu()
+    pairs = tail(prefixes.image.all().to(device), prefixes.text.all().to(device))
+    return pairs.image.cpu(), pairs.text.cpu()
 
 
 def _split(items: Sequence[T], size: int) -> list[Sequence[T]]:

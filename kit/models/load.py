@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from kit.errors import ModelError
+from kit.manifest import verify
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.stitch import PREPROCESS, assemble, stitch
 from kit.parts.reference import Fingerprint, Reference, fingerprint, parse
@@ -29,13 +30,17 @@ def load_dual_encoder(source: str, *, base: Path | None = None, device: str = "c
 
     Raises:
         ModelError: a source that is no dual encoder, weights that do not fit, or options that it does not take.
+        BundleError: a bundle that is not what was saved.
         PartError: a part cannot be pulled.
     """
     reference = parse(source, kind="model", base=base)
-    loaders = {"stitch": stitch, "open_clip": _open_clip, "local-dir": _local_dir, "bundle": _local_dir}
+    loaders = {"stitch": stitch, "open_clip": _open_clip, "local-dir": _local_dir, "bundle": _bundle}
     if reference.scheme not in loaders:
         raise ModelError.of(
-            source, "is not a dual encoder", "take one of these", f"Allowed: {', '.join(f'{name}:…' for name in loaders)}"
+            source,
+            "is not a dual encoder",
+            "take one of these",
+            f"Allowed: {', '.join(f'{name}:…' for name in loaders)}",
         )
     if options and reference.scheme != "stitch":
         raise ModelError.of(source, f"takes no options, got {', '.join(sorted(options))}", "leave them out")
@@ -58,7 +63,9 @@ def _open_clip(reference: Reference) -> ClipEncoder:
         ) from error
     config = open_clip.get_model_config(model)
     if config is None or "hf_model_name" in config.get("text_cfg", {}):
-        raise ModelError.of(reference.text, "has a text tower that lives on the Hub", "save it once and use local-dir:PATH")
+        raise ModelError.of(
+            reference.text, "has a text tower that lives on the Hub", "save it once and use local-dir:PATH"
+        )
     clip.eval()
     return ClipEncoder(
         clip=clip,
@@ -71,11 +78,19 @@ def _open_clip(reference: Reference) -> ClipEncoder:
     )
 
 
+def _bundle(reference: Reference) -> ClipEncoder:
+    verify(_folder_of(reference))
+    return _local_dir(reference)
+
+
 def _local_dir(reference: Reference) -> ClipEncoder:
-    folder = reference.path
-    assert folder is not None  # noqa: S101 - the grammar gives every local-dir a path
-    encoder = open_folder(folder, name=reference.text, bases=(fingerprint(reference),))
-    return encoder
+    return open_folder(_folder_of(reference), name=reference.text, bases=(fingerprint(reference),))
+
+
+def _folder_of(reference: Reference) -> Path:
+    if reference.path is None:
+        raise ModelError.of(reference.text, "names no folder", "write local-dir:PATH or bundle:PATH")
+    return reference.path
 
 
 def open_folder(folder: Path, *, name: str, bases: tuple[Fingerprint, ...]) -> ClipEncoder:
@@ -90,7 +105,9 @@ def open_folder(folder: Path, *, name: str, bases: tuple[Fingerprint, ...]) -> C
     from safetensors.torch import load_file
 
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise ModelError.of(str(folder), f"holds no {CONFIG} and {WEIGHTS}", "name a folder that kit or open_clip saved")
+        raise ModelError.of(
+            str(folder), f"holds no {CONFIG} and {WEIGHTS}", "name a folder that kit or open_clip saved"
+        )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg", PREPROCESS)
     hugging_face = "hf_model_name" in model_cfg["text_cfg"]
@@ -125,7 +142,9 @@ def _with_open_clips_tokenizer(
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     text_cfg = model_cfg["text_cfg"]
-    tokenizer = SimpleTokenizer(context_length=text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {}))
+    tokenizer = SimpleTokenizer(
+        context_length=text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})
+    )
     transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
     clip.eval()
     return ClipEncoder(clip, transform, tokenizer, model_cfg, preprocess_cfg, bases, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def stitch(
     text_projection: str = "none",
     embed_dim: int = 384,
     dropout: float = 0.0,
+    objective: str = "clip",
     seed: int = 0,
 ) -> ClipEncoder:
     """Return the towers that ``reference`` names as one open_clip ``CustomTextCLIP`` with fresh projections.
@@ -55,6 +57,8 @@ def stitch(
         text_projection: "none" (the text tower's own space, when ``embed_dim`` is its width), "linear" or "mlp".
         embed_dim: Size of the shared space.
         dropout: Dropout before the image projection while training, 0 <= dropout < 1.
+        objective: What it will be trained with: "clip", or "siglip", which needs a bias and another temperature
+            to start from.
         seed: Seed of the fresh projections.
 
     Raises:
@@ -66,14 +70,15 @@ def stitch(
     image_part, text_part = reference.parts
     text_folder = pull.get(text_part)
     model_cfg = _config(text_folder, image_projection, text_projection, embed_dim, dropout)
+    if objective == "siglip":
+        model_cfg.update(init_logit_scale=math.log(10), init_logit_bias=-10)  # arXiv:2303.15343, section 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = CustomTextCLIP(**{**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_pretrained": False}})
     _load_image_tower(clip.visual.trunk, pull.get(image_part))
     _load_text_tower(clip.text.transformer, text_folder)
     bases = tuple(fingerprint(parse(part, kind="model")) for part in reference.parts)
-    encoder = assemble(clip, model_cfg, PREPROCESS, text_folder=text_folder, bases=bases, name=reference.text)
-    return encoder
+    return assemble(clip, model_cfg, PREPROCESS, text_folder=text_folder, bases=bases, name=reference.text)
 
 
 def assemble(
@@ -109,12 +114,15 @@ def _config(text_folder: Path, image: str, text: str, embed_dim: int, dropout: f
     for where, value, allowed in (("image_projection", image, PROJECTIONS[1:]), ("text_projection", text, PROJECTIONS)):
         if value not in allowed:
             raise ModelError.of(
-                where, f"{value!r} is not a projection.{did_you_mean(value, allowed)}", allowed=f"Allowed: {listed(allowed)}."
+                where,
+                f"{value!r} is not a projection.{did_you_mean(value, allowed)}",
+                allowed=f"Allowed: {listed(allowed)}.",
             )
     width = AutoConfig.from_pretrained(text_folder).hidden_size
     if text == "none" and embed_dim != width:
         raise ModelError.of(
-            "embed_dim", f"{embed_dim}, but the text tower's own space has {width} numbers",
+            "embed_dim",
+            f"{embed_dim}, but the text tower's own space has {width} numbers",
             f"use embed_dim={width}, or text_projection='linear'",
         )
     return {
@@ -179,5 +187,7 @@ def _load_text_tower(transformer: nn.Module, folder: Path) -> None:
     extra = [name for name in found.unexpected_keys if not name.startswith(("pooler.", "embeddings.position_ids"))]
     if found.missing_keys or extra:
         raise ModelError.of(
-            str(folder), f"weights do not fit the text tower: missing {found.missing_keys}, unknown {extra}", "kit parts verify"
+            str(folder),
+            f"weights do not fit the text tower: missing {found.missing_keys}, unknown {extra}",
+            "kit parts verify",
         )

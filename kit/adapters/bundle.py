@@ -1,0 +1,176 @@
+"""Bundles: everything that an adaptation produced, in one folder that loads alone or fails loudly.
+
+A dual encoder's bundle is a checkpoint in open_clip's own layout, so that open_clip opens it without kit (from
+inside the folder: ``open_clip.create_model_and_transforms("local-dir:.")``), with a manifest and a card beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kit.adapters.card import card
+from kit.errors import BundleError
+from kit.manifest import Base, Manifest, verify, write
+from kit.models.dual_encoder import ClipEncoder
+from kit.models.load import CONFIG, WEIGHTS, open_folder
+from kit.parts.reference import Fingerprint
+from kit.result import Measurement, Result
+
+LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
+# A tokenizer's files and a text tower's settings: small, and all that Hugging Face needs to build both.
+TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A saved adaptation.
+
+    Args:
+        folder: Where it is.
+        manifest: What it says about itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    def load(self) -> ClipEncoder:
+        """Return the model, ready to encode. The files were verified when the bundle was opened."""
+        bases = tuple(
+            Fingerprint(base.source, base.digest, pinned=True, origin=base.origin, licence=base.licence,
+                        attribution=base.attribution)
+            for base in self.manifest.bases
+        )  # fmt: skip
+        return open_folder(self.folder, name=f"bundle:{self.folder}", bases=bases)
+
+    def __str__(self) -> str:
+        """Return where it is, which is how notebooks hand bundles to the runner."""
+        return str(self.folder)
+
+
+def save_bundle(
+    folder: Path | str,
+    encoder: ClipEncoder,
+    *,
+    name: str,
+    data: tuple[Base, ...] = (),
+    parameters: Mapping[str, Any] | None = None,
+    measurements: Mapping[str, Measurement] | None = None,
+    parents: Mapping[str, str] | None = None,
+) -> Bundle:
+    """Write a bundle; the folder appears whole or not at all.
+
+    Args:
+        folder: Where to; an older bundle there is replaced, anything else is not touched.
+        encoder: The model.
+        name: What people call it.
+        data: What it was trained on, from ``data_use``.
+        parameters: What training was asked to do, as JSON values.
+        measurements: What it reached, for the card.
+        parents: Digests of the bundles that it came from, by name.
+
+    Raises:
+        BundleError: the place is taken by something that is no bundle, or cannot be written.
+    """
+    target = Path(folder).absolute()
+    if target.exists() and not (target / "manifest.json").is_file():
+        raise BundleError.of(str(target), "is there already, and is no bundle", "choose another folder")
+    manifest = Manifest(
+        kind="dual-encoder",
+        name=name,
+        bases=tuple(Base(b.text, b.digest, b.licence, b.attribution, b.origin) for b in encoder.bases),
+        data=data,
+        parameters=dict(parameters or {}),
+        results=Result(measurements).to_json() if measurements else {},
+        parents=dict(parents or {}),
+        versions=_versions(),
+        kit=_version("multimodal-kit"),
+    )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise BundleError.of(str(target), f"cannot be written: {error.strerror}", "choose another folder") from error
+    try:
+        _write_model(work, encoder)
+        (work / "README.md").write_text(card(manifest), encoding="utf-8")
+        manifest = write(work, manifest)
+        work.chmod(0o755)  # mkdtemp makes folders that only their owner reads
+        _put(work, target)
+    except OSError as error:
+        raise BundleError.of(
+            str(target), f"cannot be written: {error.strerror}", "free some space, or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Bundle(target, manifest)
+
+
+def open_bundle(folder: Path | str) -> Bundle:
+    """Return the bundle in a folder after verifying every file.
+
+    Raises:
+        BundleError: everything that differs from what was saved, at once.
+    """
+    place = Path(folder).absolute()
+    return Bundle(place, verify(place))
+
+
+def data_use(rows: Any) -> Base:
+    """Return what a bundle says about the rows it was trained on.
+
+    Args:
+        rows: ``kit.data.rows.Rows``.
+    """
+    return Base(rows.name, rows.digest(), rows.licence, rows.attribution, rows=len(rows), split=rows.split)
+
+
+def _write_model(folder: Path, encoder: ClipEncoder) -> None:
+    from safetensors.torch import save_file
+
+    model_cfg = dict(encoder.model_cfg)
+    if encoder.text_folder is not None:
+        # open_clip 3.3 looks these up from the working directory: "." holds inside the folder, wherever that is.
+        text_cfg = {
+            **model_cfg["text_cfg"],
+            "hf_model_name": ".",
+            "hf_tokenizer_name": ".",
+            "hf_model_pretrained": False,
+        }
+        model_cfg["text_cfg"] = text_cfg
+        for name in TEXT_FILES:
+            if (encoder.text_folder / name).is_file():
+                shutil.copyfile(encoder.text_folder / name, folder / name)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": dict(encoder.preprocess_cfg)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.clip.state_dict().items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _put(work: Path, target: Path) -> None:
+    """Move ``work`` to ``target``; a folder cannot replace a full one in one step, so the older goes aside first."""
+    if not target.exists():
+        work.replace(target)
+        return
+    aside = target.parent / f".{target.name}-old-{os.getpid()}"
+    target.replace(aside)
+    work.replace(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    return {name: found for name in LIBRARIES if (found := _version(name))}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,147 @@
+"""A bundle's JSON without its weights: what it is, what it was built on, what it measured, and its files' hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kit.errors import BundleError, Fault, raise_faults
+
+FILE = "manifest.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """Something that a bundle was built on: a model, or the data it was trained on.
+
+    Args:
+        source: The source string.
+        digest: Identity of its content, hex.
+        licence: SPDX identifier; may be empty.
+        attribution: What cards and demos must print; may be empty.
+        origin: Where it came from.
+        rows: For data: how many rows were used; None for models.
+        split: For data: the split.
+    """
+
+    source: str
+    digest: str
+    licence: str = ""
+    attribution: str = ""
+    origin: str = ""
+    rows: int | None = None
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says about itself.
+
+    Args:
+        kind: What it is: "dual-encoder".
+        name: What people call it.
+        bases: The models that it was built on.
+        data: What it was trained on.
+        parameters: What training was asked to do, as JSON values.
+        results: A Result as JSON; empty when nothing was measured.
+        parents: Digests of the bundles that it came from, by name.
+        versions: Versions of the libraries that made it.
+        files: SHA-256 of every other file of the bundle, by its name.
+        kit: Version of kit.
+        schema: Version of this JSON.
+    """
+
+    kind: str
+    name: str
+    bases: tuple[Base, ...]
+    data: tuple[Base, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    kit: str = ""
+    schema: int = SCHEMA
+
+    def digest(self) -> str:
+        """Return the bundle's identity: a SHA-256 over everything the manifest says, its files' hashes included."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def attributions(self) -> tuple[str, ...]:
+        """Return every line of attribution that the bundle owes, each once."""
+        return tuple(dict.fromkeys(base.attribution for base in (*self.bases, *self.data) if base.attribution))
+
+    def licences(self) -> tuple[str, ...]:
+        """Return the licences of everything that it was built on, each once, sorted."""
+        return tuple(sorted({base.licence for base in (*self.bases, *self.data) if base.licence}))
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash the files of ``folder`` and write its manifest; return it with the hashes."""
+    files = {str(path.relative_to(folder).as_posix()): _sha256(path) for path in _files(folder)}
+    whole = replace(manifest, files=files)
+    (folder / FILE).write_text(json.dumps(asdict(whole), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return whole
+
+
+def read(folder: Path) -> Manifest:
+    """Return the manifest of a bundle, its files unseen.
+
+    Raises:
+        BundleError: no manifest, a damaged one, or one from a newer kit.
+    """
+    path = folder / FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError.of(str(folder), f"is no bundle: it has no {FILE}", "name a folder that kit saved") from None
+    except (OSError, ValueError) as error:
+        raise BundleError.of(str(path), f"cannot be read: {error}", "save the bundle again") from error
+    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
+        raise BundleError.of(str(path), "is no bundle's manifest", "save the bundle again")
+    if values["schema"] > SCHEMA:
+        what = f"schema {values['schema']} is newer than this kit reads ({SCHEMA})"
+        raise BundleError.of(str(path), what, "pip install -U multimodal-kit")
+    try:
+        values["bases"] = tuple(Base(**base) for base in values["bases"])
+        values["data"] = tuple(Base(**base) for base in values["data"])
+        return Manifest(**values)
+    except (TypeError, KeyError) as error:
+        raise BundleError.of(
+            str(path), f"does not hold what a manifest holds: {error}", "save the bundle again"
+        ) from error
+
+
+def verify(folder: Path) -> Manifest:
+    """Return the manifest after reading every file against its hash.
+
+    Raises:
+        BundleError: everything that differs, at once.
+    """
+    manifest = read(folder)
+    faults = []
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            faults.append(
+                Fault(f"{folder}: {name}", "is missing", "copy the whole folder again, or make the bundle again")
+            )
+        elif (found := _sha256(path)) != expected:
+            what = f"differs from what was saved: sha256 {found[:12]}…, saved {expected[:12]}…"
+            faults.append(Fault(f"{folder}: {name}", what, "copy the folder again, or make the bundle again"))
+    raise_faults(faults, BundleError)
+    return manifest
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

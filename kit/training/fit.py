@@ -1,0 +1,207 @@
+"""One training loop, on accelerate: any model, any objective, resumable to the same numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kit.errors import Fault, ModelError, raise_faults
+from kit.models.activations import Activations
+from kit.models.dual_encoder import tensors_digest
+from kit.progress import track
+from kit.training.checkpoint import Checkpoint
+from kit.training.columns import Column, Indices, as_columns
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Objective = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training run was.
+
+    Args:
+        losses: The loss at each step, in the objective's unit.
+        wall_s: Seconds that the steps took here; those before a resumption are not in it.
+        resumed_at: The step that it went on from; 0 for a run from the start.
+        trained: How many parameters were trained.
+        settings: What it was asked to do.
+    """
+
+    losses: tuple[float, ...]
+    wall_s: float
+    resumed_at: int
+    trained: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    columns: Sequence[Tensor | Activations | Column],
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    weight_decay: float = 0.1,
+    warmup: float = 0.05,
+    clip_norm: float = 1.0,
+    seed: int = 0,
+    precision: str = "no",
+    checkpoint: Path | None = None,
+    every: int = 100,
+    label: str = "training",
+) -> Fit:
+    """Train ``model`` in place and leave it in evaluation mode.
+
+    AdamW, linear warm-up and cosine decay, gradients clipped by their global norm. Order of rows, dropout and
+    every other chance of a step follow from ``seed`` and the step's number alone, so a run that was stopped and
+    resumed ends with the numbers of one that was not.
+
+    Args:
+        model: What is trained: every parameter with ``requires_grad``.
+        objective: From (model, one tensor per column) to a scalar loss.
+        columns: What a batch is made of; equal lengths n. Each epoch uses every row once, in batches that differ
+            by at most one row.
+        epochs: Passes over the rows; give this or ``steps``.
+        steps: Optimiser steps.
+        batch_size: Rows a step, over all processes; at most n is used.
+        lr: Highest learning rate.
+        weight_decay: On matrices; vectors and scalars (biases, temperatures) have none.
+        warmup: Share of the steps during which the rate rises, 0 <= warmup < 1.
+        clip_norm: Largest global norm of the gradient.
+        seed: Seed of everything.
+        precision: accelerate's mixed precision: "no", "bf16" or "fp16".
+        checkpoint: Folder for checkpoints; None for none. A run with other settings, data or starting weights has
+            another file there.
+        every: Steps between checkpoints.
+        label: What the progress bar calls it.
+
+    Raises:
+        ModelError: settings that make no run, all at once; nothing to train; a loss that is no number.
+        DataError: empty or unequal columns.
+    """
+    columns = as_columns(columns)
+    rows = len(columns[0])
+    batches = max(1, round(rows / batch_size)) if batch_size > 0 else 1
+    settings: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+    settings |= {"weight_decay": weight_decay, "warmup": warmup, "clip_norm": clip_norm, "precision": precision}
+    raise_faults(_faults(settings), ModelError)
+    total = steps if steps is not None else int(epochs or 0) * batches
+    run = _Run.prepare(model, settings, total)
+    saved = Checkpoint.at(checkpoint, _key(settings, columns, run.trained)) if checkpoint else None
+    losses = saved.load(run.trained, run.optimizer, run.scheduler) if saved else []
+    start, began = len(losses), time.perf_counter()
+    model.train()
+    with track(total=total, label=label) as bar:
+        bar.update(start)
+        for step, indices in _steps(rows, batches, seed=seed, first=start, total=total):
+            generator = np.random.default_rng([seed, step, run.accelerator.process_index])
+            torch.manual_seed(int(generator.integers(2**62)))  # dropout follows from the step, not from the past
+            batch = [column.draw(run.share(indices), generator).to(run.accelerator.device) for column in columns]
+            losses.append(run.step(objective, batch, number=step))
+            bar.update(1)
+            if saved and (len(losses) % every == 0 or len(losses) == total) and run.accelerator.is_main_process:
+                saved.save(run.trained, run.optimizer, run.scheduler, losses)
+    model.eval()
+    count = sum(parameter.numel() for parameter in run.trained.values())
+    return Fit(tuple(losses), time.perf_counter() - began, start, count, settings)
+
+
+@dataclass
+class _Run:
+    """Model, optimiser and schedule, prepared for this machine."""
+
+    accelerator: Accelerator
+    wrapped: nn.Module
+    trained: dict[str, nn.Parameter]
+    optimizer: Any
+    scheduler: Any
+    clip_norm: float
+
+    @classmethod
+    def prepare(cls, model: nn.Module, settings: dict[str, Any], total: int) -> _Run:
+        from accelerate import Accelerator
+        from transformers import get_cosine_schedule_with_warmup
+
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if not trained:
+            raise ModelError.of("fit", "no parameter of the model is trained", "unfreeze one, or add an adapter")
+        device = next(iter(trained.values())).device
+        accelerator = Accelerator(mixed_precision=settings["precision"], cpu=device.type == "cpu")
+        groups = [
+            {"params": [p for p in trained.values() if p.ndim >= 2], "weight_decay": settings["weight_decay"]},
+            {"params": [p for p in trained.values() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=settings["lr"])
+        # The schedule counts optimiser steps, so accelerate, which would advance it once per process, is not asked.
+        scheduler = get_cosine_schedule_with_warmup(optimizer, max(1, round(settings["warmup"] * total)), total)
+        wrapped, optimizer = accelerator.prepare(model, optimizer)
+        return cls(accelerator, wrapped, trained, optimizer, scheduler, settings["clip_norm"])
+
+    def share(self, indices: Indices) -> Indices:
+        """Return this process's rows of a batch; all processes get equally many, as gathering losses need."""
+        world = self.accelerator.num_processes
+        return indices[: len(indices) // world * world][self.accelerator.process_index :: world]
+
+    def step(self, objective: Objective, batch: list[Tensor], *, number: int) -> float:
+        with self.accelerator.autocast():
+            loss = objective(self.wrapped, *batch)
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise ModelError.of("fit", f"the loss is {value} at step {number}", "lower lr, or use precision='no'")
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(list(self.trained.values()), self.clip_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        return value
+
+
+def _steps(rows: int, batches: int, *, seed: int, first: int, total: int) -> Iterator[tuple[int, Indices]]:
+    order: list[Indices] = []
+    for step in range(first, total):
+        epoch, place = divmod(step, batches)
+        if not order or place == 0:
+            order = np.array_split(np.random.default_rng([seed, epoch]).permutation(rows), batches)
+        yield step, order[place]
+
+
+def _faults(settings: dict[str, Any]) -> list[Fault]:
+    found = []
+    if (settings["epochs"] is None) == (settings["steps"] is None):
+        found.append(
+            Fault("fit", f"epochs is {settings['epochs']} and steps is {settings['steps']}", "give exactly one")
+        )
+    for name in ("epochs", "steps", "batch_size"):
+        value = settings[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            found.append(Fault(f"fit: {name}", f"must be a whole number of at least 1, got {value!r}"))
+    found += [
+        Fault(f"fit: {name}", f"must be a number above 0, got {settings[name]!r}")
+        for name in ("lr", "clip_norm")
+        if not isinstance(settings[name], int | float) or not settings[name] > 0
+    ]
+    if not isinstance(settings["warmup"], int | float) or not 0 <= settings["warmup"] < 1:
+        found.append(Fault("fit: warmup", f"must be a share of at least 0 and below 1, got {settings['warmup']!r}"))
+    if settings["precision"] not in {"no", "bf16", "fp16"}:
+        found.append(Fault("fit: precision", f"must be 'no', 'bf16' or 'fp16', got {settings['precision']!r}"))
+    return found
+
+
+def _key(settings: dict[str, Any], columns: tuple[Column, ...], trained: dict[str, nn.Parameter]) -> str:
+    """Return the identity of a run: settings, data and the weights that it starts from."""
+    parts = [json.dumps(settings, sort_keys=True), *(column.digest() for column in columns), tensors_digest(trained)]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
