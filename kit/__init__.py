@@ -25,6 +25,7 @@ _HOMES = {
     "open_bundle": "kit.adapters.bundle",
     "picture_grid": "kit.evaluation.figures",
     "retrieval": "kit.evaluation.scores",
+    "run_folder": "kit.result",
     "save_bundle": "kit.adapters.bundle",
     "save_result": "kit.result",
     "zero_shot": "kit.evaluation.scores",

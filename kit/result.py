@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kit.errors import Fault, ResultError, raise_faults
@@ -114,7 +116,9 @@ class Result:
             raise ResultError.of(where, "is not a kit result", "end the notebook with kit.save_result(...)")
         if values.get("schema", 0) > SCHEMA:
             raise ResultError.of(
-                where, f"schema {values['schema']} is newer than this kit reads ({SCHEMA})", "pip install -U multimodal-kit"
+                where,
+                f"schema {values['schema']} is newer than this kit reads ({SCHEMA})",
+                "pip install -U multimodal-kit",
             )
         try:
             measurements = {name: Measurement(**fields) for name, fields in values["measurements"].items()}
@@ -132,6 +136,11 @@ class Result:
         """Return one aligned line per measurement."""
         width = max(map(len, self.measurements))
         return "\n".join(f"{name:<{width}}  {measurement}" for name, measurement in self.measurements.items())
+
+
+def run_folder() -> Path:
+    """Return where a notebook puts its bundles: the run's own folder under ``kit run``, else ``kit-output`` here."""
+    return Path(os.environ.get("KIT_RUN_DIR", "kit-output")).absolute()
 
 
 def save_result(

@@ -88,15 +88,17 @@ def show(done: Run) -> None:
             table.add_column(column, overflow="fold")
         colours = {"PASS": "bold green", "FAIL": "bold red", "over budget": "bold yellow", "within budget": "green"}
         for verdict in done.verdicts:
-            table.add_row(verdict.claim, verdict.observed, f"[{colours[verdict.label]}]{verdict.label}[/]")
+            colour = colours.get(verdict.label, "dim")
+            table.add_row(verdict.claim, verdict.observed, f"[{colour}]{verdict.label}[/]")
         console.print(table)
     claimed = {verdict.claim.split(" ")[0] for verdict in done.verdicts}
     if done.result is None:
         console.print("The notebook left no result; it would with kit.save_result(...) at its end.", style="dim")
-    else:
-        for name, measurement in done.result.measurements.items():
-            if name not in claimed:
-                console.print(f"{name}  {measurement}", markup=False)
+    elif more := {name: one for name, one in done.result.measurements.items() if name not in claimed}:
+        if claimed:
+            console.print(f"{len(more)} more measurements are in the report.", style="dim")
+        else:
+            console.print(done.result.to_text(), markup=False, soft_wrap=True)
     console.print(
         f"{record['wall_s']:.1f} s, peak memory {record['peak_rss_gib']:.2f} GiB, {record['machine']['device']}",
         style="dim",

@@ -226,6 +226,15 @@ class Rows(Sequence[T], Generic[T]):
         drawn = set(sorted(luck, key=luck.__getitem__)[:n])
         return self.only([row for row in self.items if row.id in drawn])
 
+    def one_per_concept(self) -> Rows[T]:
+        """Return the first row of each concept; rows without a concept are all kept.
+
+        Of "man running", "woman running" and "person running" one stays, so that rows are independent and a
+        name has one right picture.
+        """
+        first = {getattr(row, "concept", "") or row.id: row for row in reversed(self.items)}
+        return self.only([row for row in self.items if first[getattr(row, "concept", "") or row.id] is row])
+
     def digest(self) -> str:
         """Return a SHA-256 over the rows' digests, in order."""
         return hashlib.sha256("\n".join(row.digest() for row in self.items).encode()).hexdigest()

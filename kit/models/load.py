@@ -18,14 +18,14 @@ CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
 
-def load_dual_encoder(source: str, *, base: Path | None = None, device: str = "cpu", **options: Any) -> ClipEncoder:
+def load_dual_encoder(source: str, *, base: Path | None = None, device: str | None = None, **options: Any) -> ClipEncoder:
     """Return the dual encoder that a source string names, ready to encode.
 
     Args:
         source: ``stitch:IMAGE+TEXT``, ``open_clip:MODEL/PRETRAINED`` (a tag, or the path of a checkpoint), or
             ``local-dir:PATH`` / ``bundle:PATH`` (a folder in open_clip's layout).
         base: Folder that relative paths start from; the working directory by default.
-        device: Where to put it, in torch's words.
+        device: Where to put it, in torch's words; the best device there is by default.
         options: For ``stitch:`` only: image_projection, text_projection, embed_dim, dropout, seed.
 
     Raises:
@@ -45,8 +45,15 @@ def load_dual_encoder(source: str, *, base: Path | None = None, device: str = "c
     if options and reference.scheme != "stitch":
         raise ModelError.of(source, f"takes no options, got {', '.join(sorted(options))}", "leave them out")
     encoder = loaders[reference.scheme](reference, **options)
-    encoder.clip.to(device)
+    encoder.clip.to(device or best_device())
     return encoder
+
+
+def best_device() -> str:
+    """Return "cuda", "mps" or "cpu": the first that torch has here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _open_clip(reference: Reference) -> ClipEncoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kit.errors import did_you_mean
 from kit.result import Measurement, Result
@@ -18,7 +18,8 @@ class Verdict:
         claim: The claim in words.
         observed: What was measured, with interval and sample size, or why there is nothing.
         passed: Whether the claim holds.
-        kind: "claim", which fails a run, or "budget", which only warns.
+        kind: "claim", which fails a run; "budget", which only warns; or "elsewhere", a claim that the recipe makes
+            about other inputs than this run's, which is shown and not judged.
     """
 
     claim: str
@@ -29,17 +30,27 @@ class Verdict:
     @property
     def label(self) -> str:
         """Return the one or two words that a table shows."""
+        if self.kind == "elsewhere":
+            return "not claimed here"
         if self.kind == "budget":
             return "within budget" if self.passed else "over budget"
         return "PASS" if self.passed else "FAIL"
 
 
-def check(result: Result | None, claims: Sequence[Claim]) -> list[Verdict]:
-    """Return a verdict for each claim; without a Result every claim fails."""
+def check(result: Result | None, claims: Sequence[Claim], *, other_inputs: Sequence[str] = ()) -> list[Verdict]:
+    """Return a verdict for each claim; without a Result every claim fails.
+
+    Args:
+        result: What the notebook left.
+        claims: What the recipe says of it.
+        other_inputs: Parameters by which the user gave other data or another model than the recipe's. Its claims
+            say nothing of those, so they are shown and not judged.
+    """
     if result is None:
         reason = "the notebook left no result: end it with kit.save_result(...)"
         return [Verdict(str(claim), reason, passed=False) for claim in claims]
-    return [_verdict(claim, result.measurements) for claim in claims]
+    verdicts = [_verdict(claim, result.measurements) for claim in claims]
+    return [replace(verdict, kind="elsewhere") for verdict in verdicts] if other_inputs else verdicts
 
 
 def _verdict(claim: Claim, measurements: Mapping[str, Measurement]) -> Verdict:

@@ -54,6 +54,7 @@ class Plan:
         inputs: What it builds on.
         digests: The digest's ingredients and the digest itself, see ``kit.runner.digest``.
         command: The command that runs it again.
+        other_inputs: Parameters by which the user gave another source than the recipe's own.
     """
 
     recipe: Recipe
@@ -63,6 +64,7 @@ class Plan:
     inputs: tuple[Input, ...]
     digests: Mapping[str, str]
     command: str
+    other_inputs: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -99,7 +101,9 @@ def make_plan(recipe: Recipe, *, target: str, size: str = DEFAULT_SIZE, given: M
     rest = {name: value for name, value in effective.items() if name not in references}
     contents = [(found.parameter, f"{references[found.parameter].scheme} {found.digest}") for found in inputs]
     digests = digest.of_run(recipe.notebook, rest, contents)
-    return Plan(recipe, size, values, effective, inputs, digests, _command(target, size, given))
+    own = {**recipe.notebook.defaults(), **recipe.sizes.get(size, {})}
+    other = tuple(name for name in references if name in given and given[name] != own.get(name))
+    return Plan(recipe, size, values, effective, inputs, digests, _command(target, size, given), other)
 
 
 def _references(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.result import MIME, Measurement, Result
+from kit.runner.claims import Verdict
 
 HERE = Path(__file__).parent
 # A widget lives in its kernel; the plain text beside it is how it looked at first (a bar at 0%), so neither is shown.
@@ -90,10 +91,10 @@ def _verdict(claims: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _claim(claim: dict[str, Any]) -> dict[str, str]:
-    passed, budget = claim["passed"], claim["kind"] == "budget"
-    label = ("within budget" if passed else "over budget") if budget else ("PASS" if passed else "FAIL")
-    kind = "pass" if passed else "warn" if budget else "fail"
-    return {**claim, "label": label, "kind": kind, "sign": {"pass": "✓", "warn": "!", "fail": "✗"}[kind]}
+    verdict = Verdict(**claim)
+    signs = {"PASS": "pass ✓", "within budget": "pass ✓", "FAIL": "fail ✗", "over budget": "warn !"}
+    kind, sign = signs.get(verdict.label, "none –").split()
+    return {**claim, "label": verdict.label, "kind": kind, "sign": sign}
 
 
 def _cards(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -161,7 +161,7 @@ def _record(plan: Plan, started: dt.datetime, cost: Cost, price: float | None) -
 def _check(plan: Plan, result: Result | None, record: dict[str, Any]) -> tuple[Verdict, ...]:
     budget = plan.recipe.budget.get(plan.size, {})
     return (
-        *claims.check(result, plan.recipe.expect.get(plan.size, ())),
+        *claims.check(result, plan.recipe.expect.get(plan.size, ()), other_inputs=plan.other_inputs),
         *claims.check_budget(budget, wall_s=record["wall_s"], peak_rss_gib=record["peak_rss_gib"]),
     )
 

@@ -65,6 +65,15 @@ class OneOf:
 
     variants: tuple[Column, ...]
 
+    @classmethod
+    def of(cls, variants: Sequence[Tensor | Activations | Column]) -> OneOf:
+        """Return the column of these variants.
+
+        Raises:
+            DataError: none, or unequal lengths.
+        """
+        return cls(as_columns(variants))
+
     def __len__(self) -> int:
         return len(self.variants[0])
 

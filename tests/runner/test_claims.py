@@ -43,3 +43,11 @@ def test_no_result_fails_every_claim() -> None:
 def test_budgets_warn() -> None:
     wall, peak = check_budget({"wall_s": 10, "peak_rss_gib": 1, "limit_s": 5}, wall_s=11, peak_rss_gib=0.5)
     assert (wall.label, peak.label) == ("over budget", "within budget")
+
+
+def test_claims_about_other_data_are_shown_and_not_judged() -> None:
+    claims = [Claim("share", "at_least", 0.9)]
+    (own,), (other,) = check(RESULT, claims), check(RESULT, claims, other_inputs=("data",))
+    assert (own.kind, own.label) == ("claim", "FAIL")
+    assert (other.kind, other.label) == ("elsewhere", "not claimed here")
+    assert other.observed == own.observed

@@ -9,6 +9,7 @@ import pytest
 
 from kit.errors import RecipeError
 from kit.runner.library import find
+from kit.runner.plan import make_plan
 from kit.runner.recipe import read_recipe
 
 GOOD = """
@@ -90,3 +91,11 @@ def test_a_name_a_file_and_a_notebook_are_found(recipe: Callable[..., Path], not
     for target in ("no-such-recipe", "nope.yaml", str(notebooks / "simpel.ipynb")):
         with pytest.raises(RecipeError, match="no such"):
             find(target)
+
+
+def test_a_plan_knows_which_inputs_are_not_the_recipes_own(recipe: Callable[..., Path]) -> None:
+    path = recipe("notebook: '{nb}/uses_part.ipynb'\ninputs: {data: data}")
+    own = make_plan(read_recipe(path), target=str(path), given={"data": "openmoji"})
+    other = make_plan(read_recipe(path), target=str(path), given={"data": "easy-vqa"})
+    assert own.other_inputs == ()
+    assert other.other_inputs == ("data",)
