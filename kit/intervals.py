@@ -50,7 +50,8 @@ def bootstrap(
         The interval, in the unit of ``values``. With a single item or cluster it has no width.
 
     Raises:
-        ValueError: no values, unequal lengths, or an unknown statistic.
+        ValueError: no values, values that are no numbers, unequal lengths, an unknown statistic, a level or a number of
+            rounds out of range.
 
     Source:
         Efron and Tibshirani (1993), chapter 13; Field and Welsh (2007) for clusters.
@@ -58,6 +59,10 @@ def bootstrap(
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not numbers.size:
         raise ValueError(f"values: one number per item is needed, got shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"values: {int((~np.isfinite(numbers)).sum())} of {numbers.size} are no finite numbers")
+    if not 0 < level < 1 or rounds < 1:
+        raise ValueError(f"level: above 0 and below 1, rounds: at least 1; got {level} and {rounds}")
     if statistic not in {"mean", "median"}:
         raise ValueError(f"statistic: 'mean' or 'median', got {statistic!r}")
     if clusters is not None and len(clusters) != numbers.size:
@@ -96,9 +101,13 @@ def _resample_clusters(
     k = len(labels)
     if statistic == "mean":
         # A cluster bootstrap of a mean needs only each cluster's sum and size: draw how often each is taken.
-        weights = generator.multinomial(k, np.full(k, 1 / k), size=rounds)
         sums, sizes = np.bincount(codes, weights=numbers), np.bincount(codes)
-        return np.asarray((weights @ sums) / (weights @ sizes), dtype=np.float64)
+        means = []
+        block = max(1, 4_000_000 // k)  # 32 MB at a time
+        for start in range(0, rounds, block):
+            weights = generator.multinomial(k, np.full(k, 1 / k), size=min(block, rounds - start))
+            means.append((weights @ sums) / (weights @ sizes))
+        return np.concatenate(means).astype(np.float64)
     members = [numbers[codes == code] for code in range(k)]
     picks = generator.integers(k, size=(rounds, k))
     return np.array([np.median(np.concatenate([members[code] for code in row])) for row in picks])

@@ -70,7 +70,8 @@ class Manifest:
 
     def digest(self) -> str:
         """Return the bundle's identity: a SHA-256 over everything the manifest says, its files' hashes included."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        said = json.loads(json.dumps(asdict(self)))  # as it is read back: keys are words, tuples are lists
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def attributions(self) -> tuple[str, ...]:
         """Return every line of attribution that the bundle owes, each once."""
@@ -85,7 +86,9 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
     """Hash the files of ``folder`` and write its manifest; return it with the hashes."""
     files = {str(path.relative_to(folder).as_posix()): _sha256(path) for path in _files(folder)}
     whole = replace(manifest, files=files)
-    (folder / FILE).write_text(json.dumps(asdict(whole), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # The manifest cannot hold the hash of its own file; its digest, over what it says, guards it instead.
+    values = {**asdict(whole), "digest": whole.digest()}
+    (folder / FILE).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return whole
 
 
@@ -107,14 +110,20 @@ def read(folder: Path) -> Manifest:
     if values["schema"] > SCHEMA:
         what = f"schema {values['schema']} is newer than this kit reads ({SCHEMA})"
         raise BundleError.of(str(path), what, "pip install -U multimodal-kit")
+    digest = values.pop("digest", None)
     try:
         values["bases"] = tuple(Base(**base) for base in values["bases"])
         values["data"] = tuple(Base(**base) for base in values["data"])
-        return Manifest(**values)
+        manifest = Manifest(**values)
     except (TypeError, KeyError) as error:
         raise BundleError.of(
             str(path), f"does not hold what a manifest holds: {error}", "save the bundle again"
         ) from error
+    if manifest.digest() != digest:
+        raise BundleError.of(
+            str(path), "differs from what was saved", "copy the folder again, or make the bundle again"
+        )
+    return manifest
 
 
 def verify(folder: Path) -> Manifest:

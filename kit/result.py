@@ -47,7 +47,7 @@ class Measurement:
     def faults(self, where: str) -> list[Fault]:
         """Return what is wrong with this measurement, ``where`` being its place in the result."""
         found = []
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not math.isfinite(self.value):
+        if not _is_finite(self.value):
             found.append(Fault(f"{where}.value", f"must be a finite number, got {self.value!r}"))
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
             found.append(Fault(f"{where}.n", f"must be a whole number of at least 1, got {self.n!r}"))
@@ -55,6 +55,12 @@ class Measurement:
             found.append(Fault(f"{where}.low", "an interval has two ends or none"))
         if not isinstance(self.unit, str) or not self.unit:
             found.append(Fault(f"{where}.unit", f"must be a word, got {self.unit!r}", "name it, e.g. 'share' or 's'"))
+        for end in ("low", "high", "baseline"):
+            value = getattr(self, end)
+            if value is not None and not _is_finite(value):
+                found.append(Fault(f"{where}.{end}", f"must be a finite number or None, got {value!r}"))
+        if not _is_finite(self.level) or not 0 < self.level < 1:
+            found.append(Fault(f"{where}.level", f"must be above 0 and below 1, got {self.level!r}"))
         if self.better not in {"higher", "lower", "neither"}:
             found.append(Fault(f"{where}.better", f"must be higher, lower or neither, got {self.better!r}"))
         return found
@@ -114,6 +120,8 @@ class Result:
         """
         if not isinstance(values, Mapping) or "measurements" not in values:
             raise ResultError.of(where, "is not a kit result", "end the notebook with kit.save_result(...)")
+        if not isinstance(values.get("schema", 0), int):
+            raise ResultError.of(where, f"schema must be a whole number, got {values['schema']!r}")
         if values.get("schema", 0) > SCHEMA:
             raise ResultError.of(
                 where,
@@ -164,3 +172,7 @@ def save_result(
     result = Result(dict(measurements), notes=notes, bundles=tuple(str(bundle) for bundle in bundles))
     display({MIME: json.loads(json.dumps(result.to_json())), "text/plain": result.to_text()}, raw=True)
     return result
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.adapters.card import card
-from kit.errors import BundleError
+from kit.errors import BundleError, Fault, raise_faults
 from kit.manifest import Base, Manifest, verify, write
 from kit.models.dual_encoder import ClipEncoder
-from kit.models.load import CONFIG, WEIGHTS, open_folder
-from kit.parts.reference import Fingerprint
+from kit.models.load import CONFIG, WEIGHTS, heritage, open_folder
 from kit.result import Measurement, Result
 
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
@@ -43,12 +42,7 @@ class Bundle:
 
     def load(self) -> ClipEncoder:
         """Return the model, ready to encode. The files were verified when the bundle was opened."""
-        bases = tuple(
-            Fingerprint(base.source, base.digest, pinned=True, origin=base.origin, licence=base.licence,
-                        attribution=base.attribution)
-            for base in self.manifest.bases
-        )  # fmt: skip
-        return open_folder(self.folder, name=f"bundle:{self.folder}", bases=bases)
+        return open_folder(self.folder, name=f"bundle:{self.folder}", bases=heritage(self.manifest))
 
     def __str__(self) -> str:
         """Return where it is, which is how notebooks hand bundles to the runner."""
@@ -77,9 +71,13 @@ def save_bundle(
         parents: Digests of the bundles that it came from, by name.
 
     Raises:
-        BundleError: the place is taken by something that is no bundle, or cannot be written.
+        BundleError: the place is taken by something that is no bundle, or cannot be written; parameters that are
+            no JSON values.
     """
+    from safetensors import SafetensorError
+
     target = Path(folder).absolute()
+    _check_parameters(parameters or {})
     if target.exists() and not (target / "manifest.json").is_file():
         raise BundleError.of(str(target), "is there already, and is no bundle", "choose another folder")
     manifest = Manifest(
@@ -104,9 +102,10 @@ def save_bundle(
         manifest = write(work, manifest)
         work.chmod(0o755)  # mkdtemp makes folders that only their owner reads
         _put(work, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
+        why = getattr(error, "strerror", None) or error
         raise BundleError.of(
-            str(target), f"cannot be written: {error.strerror}", "free some space, or choose another folder"
+            str(target), f"cannot be written: {why}", "free some space, or choose another folder"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -132,6 +131,17 @@ def data_use(rows: Any) -> Base:
     return Base(rows.name, rows.digest(), rows.licence, rows.attribution, rows=len(rows), split=rows.split)
 
 
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    faults = []
+    for name, value in parameters.items():
+        try:
+            json.dumps({name: value}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            what = f"{value!r} is no JSON value: {error}"
+            faults.append(Fault(f"parameters.{name}", what, "give numbers, strings, lists and mappings"))
+    raise_faults(faults, BundleError)
+
+
 def _write_model(folder: Path, encoder: ClipEncoder) -> None:
     from safetensors.torch import save_file
 
@@ -148,6 +158,9 @@ def _write_model(folder: Path, encoder: ClipEncoder) -> None:
         for name in TEXT_FILES:
             if (encoder.text_folder / name).is_file():
                 shutil.copyfile(encoder.text_folder / name, folder / name)
+    elif hasattr(encoder.tokenizer, "save_pretrained"):
+        # open_clip's own text tower with a Hugging Face tokenizer (SigLIP): open_clip looks for it beside the config.
+        encoder.tokenizer.save_pretrained(folder)
     config = {"model_cfg": model_cfg, "preprocess_cfg": dict(encoder.preprocess_cfg)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.clip.state_dict().items()}
@@ -161,7 +174,11 @@ def _put(work: Path, target: Path) -> None:
         return
     aside = target.parent / f".{target.name}-old-{os.getpid()}"
     target.replace(aside)
-    work.replace(target)
+    try:
+        work.replace(target)
+    except OSError:
+        aside.replace(target)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 

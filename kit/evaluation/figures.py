@@ -48,6 +48,8 @@ def picture_grid(
             raise DataError.of(f"picture_grid: {name}", f"shape {shape}, needed {(len(queries), len(pictures))}")
     if not queries or not found:
         raise DataError.of("picture_grid", "there is nothing to show")
+    if len(own) != len(queries):
+        raise DataError.of("picture_grid: own", f"{len(own)} entries for {len(queries)} queries", "give one for each")
     wide = len(found) * columns
     figure, axes = plt.subplots(
         len(queries), wide + len(found), squeeze=False, layout="constrained",

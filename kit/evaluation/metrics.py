@@ -14,14 +14,15 @@ def ranks(similarity: Tensor) -> Tensor:
         similarity: Query-by-item scores, shape (n, n); row i's own item is column i. Higher is closer.
 
     Returns:
-        Whole numbers in [1, n], shape (n,). Ties count against the query.
+        Whole numbers in [1, n], shape (n,). Ties and values that are no number count against the query.
 
     Raises:
         ValueError: similarity is not square, or empty.
     """
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or not len(similarity):
         raise ValueError(f"similarity: a square matrix is needed, got shape {tuple(similarity.shape)}")
-    return (similarity >= similarity.diagonal().unsqueeze(1)).sum(1)
+    # "not below" instead of "at least": a similarity that is no number counts against the query as well.
+    return (~(similarity < similarity.diagonal().unsqueeze(1))).sum(1)
 
 
 def recall_at_k(similarity: Tensor, k: int) -> float:

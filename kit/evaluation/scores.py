@@ -96,10 +96,10 @@ def zero_shot(
             f"needs pictures with at least two classes, got {len(pictures)} and {len(labels)} labels of {len(classes)}"
         )
         raise DataError.of("zero_shot", what)
-    if bad := [template for template in templates if "{}" not in template] or not templates:
-        raise DataError.of(
-            "zero_shot: templates", f"{bad or 'none'} without a place for the label", "write '{}' into each"
-        )
+    bad = [template for template in templates if "{}" not in template]
+    if bad or not templates:
+        what = f"no place for the label in {bad}" if bad else "there are none"
+        raise DataError.of("zero_shot: templates", what, "write '{}' into each")
     prompts = [template.format(label) for label in classes for template in templates]
     prefixes = Prefixes(encoder.images(pictures), encoder.texts(prompts))
     image, text = embed(encoder.encoder, prefixes)
@@ -109,5 +109,6 @@ def zero_shot(
     majority = Counter(labels).most_common(1)[0][1] / len(labels)
     return Measurement(
         right / len(labels), "share", len(labels), interval.low, interval.high,
-        method=f"{len(classes)} classes, {len(templates)} prompts each; {interval.method}", baseline=majority, split=split,
+        method=f"{len(classes)} classes, {len(templates)} prompts each; {interval.method}",
+        baseline=majority, split=split,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kit.errors import ModelError
+from kit.errors import Fault, ModelError
 from kit.parts.pull import kit_home
 
 DEFAULT_LIMIT_GIB = 10.0
@@ -32,8 +33,21 @@ Compute = Callable[[Sequence[int]], Iterator[Array]]
 
 
 def default_limit_gib() -> float:
-    """Return the store's bound: KIT_CACHE_GIB, else 10."""
-    return float(os.environ.get("KIT_CACHE_GIB", DEFAULT_LIMIT_GIB))
+    """Return the store's bound: KIT_CACHE_GIB, else 10.
+
+    Raises:
+        ModelError: KIT_CACHE_GIB is no number above 0.
+    """
+    text = os.environ.get("KIT_CACHE_GIB", str(DEFAULT_LIMIT_GIB))
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise ModelError.of(
+            "KIT_CACHE_GIB", f"must be a number of GiB above 0, got {text!r}", "set it to 10, or unset it"
+        )
+    return limit
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,9 @@ class ActivationStore:
         if not inputs:
             raise ModelError.of("activations", "there is nothing to encode", "give at least one picture or text")
         folder = self.root / key[:32]
-        folder.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f"{key[:32]}.lock"):
+            folder.mkdir(exist_ok=True)  # under the lock: another process may be making room with it
             os.utime(folder)
             shards, found, files = self._read(folder)
             missing = [position for position, name in _first_seen(inputs) if name not in found]
@@ -132,25 +147,26 @@ class ActivationStore:
 
     def _make_room(self, wanted: int, *, folder: Path, needed: set[Path]) -> None:
         """Remove the least recently used keys, then this key's shards that nobody asked for, until ``wanted`` fits."""
+        asked = wanted + sum(_bytes(label.with_suffix(".npy")) for label in needed)
+        if asked > self.limit_bytes:  # looked at first, so that nothing is removed in vain
+            raise self._too_small(asked)
         used = self.size_bytes()
-        for other in sorted(
-            (entry for entry in self._keys() if entry != folder), key=lambda entry: entry.stat().st_mtime
-        ):
+        for other in sorted((entry for entry in self._keys() if entry != folder), key=_used_at):
             if used + wanted <= self.limit_bytes:
                 return
             used -= _drop(other)
         for label in sorted(set(folder.glob("*.json")) - needed):
             if used + wanted <= self.limit_bytes:
                 return
-            used -= label.with_suffix(".npy").stat().st_size
+            used -= _bytes(label.with_suffix(".npy"))
             label.unlink()
             label.with_suffix(".npy").unlink()
-        if used + wanted > self.limit_bytes:
-            raise ModelError.of(
-                "activations",
-                f"{(used + wanted) / 2**30:.2f} GiB are needed and {self.limit_bytes / 2**30:.2f} GiB allowed",
-                "raise KIT_CACHE_GIB, or take fewer rows",
-            )
+        if used + wanted > self.limit_bytes:  # what is left is being written by other processes
+            raise self._too_small(used + wanted)
+
+    def _too_small(self, asked: int) -> ModelError:
+        what = f"{asked / 2**30:.3g} GiB are needed and {self.limit_bytes / 2**30:.3g} GiB allowed"
+        return ModelError(Fault("activations", what, "raise KIT_CACHE_GIB, or take fewer rows"))
 
     def _read(self, folder: Path) -> tuple[list[Array], dict[str, tuple[int, int]], list[Path]]:
         shards: list[Array] = []
@@ -211,7 +227,21 @@ def _file_sha256(path: Path) -> str:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.npy"))
+    return sum(_bytes(file) for file in folder.glob("*.npy"))
+
+
+def _bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # another process has just made room with it
+        return 0
+
+
+def _used_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _drop(folder: Path) -> int:
@@ -219,7 +249,8 @@ def _drop(folder: Path) -> int:
     try:
         with FileLock(folder.parent / f"{folder.name}.lock", timeout=0):
             freed = _size(folder)
-            shutil.rmtree(folder)
+            if folder.is_dir():
+                shutil.rmtree(folder)
             return freed
     except Timeout:
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kit.errors import ModelError
-from kit.models.dual_encoder import ClipEncoder
-from kit.models.frozen import folded
+from kit.models.dual_encoder import ClipEncoder, architecture
+from kit.models.frozen import quick
+
+_ABOVE = frozenset(
+    {"embed_dim", "init_logit_scale", "init_logit_bias", "timm_proj", "timm_proj_bias", "timm_drop", "hf_proj_type"}
+)
 
 
 class Pairs(NamedTuple):
@@ -95,7 +100,7 @@ class Prefix:
     def __init__(self, encoder: ClipEncoder) -> None:
         clip: Any = encoder.clip
         self.clip = clip
-        self.trunk = folded(clip.visual.trunk) if hasattr(clip.visual, "trunk") else None
+        self.trunk = quick(clip.visual.trunk, _probe(encoder)) if hasattr(clip.visual, "trunk") else None
         # Four pictures at a time stay in a CPU's cache (see frozen.py); a GPU wants to be filled.
         self.batch = 4 if encoder.device.type == "cpu" else 64
 
@@ -128,6 +133,32 @@ def frozen_prefix(encoder: ClipEncoder) -> dict[str, Tensor]:
     trained = {id(parameter) for parameter in DualEncoderTail(encoder).parameters()}
     state = encoder.clip.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in state.items() if id(tensor) not in trained}
+
+
+def frozen_settings(encoder: ClipEncoder, side: str) -> str:
+    """Return how a side is computed below the cut, as JSON: activation functions, heads, pooling.
+
+    The same weights mean something else under other settings (GELU and QuickGELU; mean and CLS pooling), so these
+    are part of a prefix's identity. What only shapes the projections above the cut is not.
+
+    Args:
+        encoder: The whole model.
+        side: "image" or "text".
+    """
+    whole = architecture(encoder.model_cfg)
+    own = {"image": "vision_cfg", "text": "text_cfg"}[side]
+    shown = {name: value for name, value in whole.items() if name not in {*_ABOVE, "vision_cfg", "text_cfg"}}
+    shown[own] = {name: value for name, value in whole.get(own, {}).items() if name not in _ABOVE}
+    if side == "text" and encoder.text_folder is not None:
+        shown["config.json"] = (encoder.text_folder / "config.json").read_text(encoding="utf-8")
+    return json.dumps(shown, sort_keys=True)
+
+
+def _probe(encoder: ClipEncoder) -> Tensor:
+    size = encoder.clip.visual.image_size  # type: ignore[union-attr]
+    height, width = (size, size) if isinstance(size, int) else size  # type: ignore[misc]
+    noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    return noise.to(encoder.device, memory_format=torch.channels_last)
 
 
 class _Product(nn.Module):

@@ -15,6 +15,11 @@ from torch.nn import functional as F
 
 from kit.parts.reference import Fingerprint
 
+# open_clip's settings for where weights come from; they change when a bundle moves, the model does not.
+WHEREABOUTS = frozenset(
+    {"hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained", "custom_text"}
+)
+
 
 @runtime_checkable
 class DualEncoder(Protocol):
@@ -113,8 +118,21 @@ class ClipEncoder:
         return self._preprocess_digest
 
     def digest(self) -> str:
-        """Return the identity of weights and preprocessing, 64 hex digits."""
-        return hashlib.sha256((weights_digest(self.clip) + self.preprocess_digest()).encode()).hexdigest()
+        """Return the identity of weights, architecture and preprocessing, 64 hex digits."""
+        shown = json.dumps(architecture(self.model_cfg), sort_keys=True)
+        return hashlib.sha256((weights_digest(self.clip) + shown + self.preprocess_digest()).encode()).hexdigest()
+
+
+def architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings without those that say where its weights once came from.
+
+    Settings belong to a model's identity: the same weights with GELU and with QuickGELU give other vectors.
+    """
+    return {
+        name: architecture(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in WHEREABOUTS
+    }
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kit.data.picture import Picture
 from kit.models.activations import Activations, ActivationStore, Array
-from kit.models.cut import DualEncoderTail, Prefix, frozen_prefix
+from kit.models.cut import DualEncoderTail, Prefix, frozen_prefix, frozen_settings
 from kit.models.dual_encoder import ClipEncoder, tensors_digest
 from kit.progress import track
 
@@ -61,6 +61,7 @@ class PrefixEncoder:
             "dual-encoder",
             side,
             "below the projection",
+            frozen_settings(self.encoder, side),
             tensors_digest(tensors),
             self.encoder.preprocess_digest(),
         )

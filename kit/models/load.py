@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kit.errors import ModelError
-from kit.manifest import verify
+from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
+from kit.manifest import Manifest, verify
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.stitch import PREPROCESS, assemble, stitch
 from kit.parts.reference import Fingerprint, Reference, fingerprint, parse
@@ -18,7 +19,9 @@ CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
 
-def load_dual_encoder(source: str, *, base: Path | None = None, device: str | None = None, **options: Any) -> ClipEncoder:
+def load_dual_encoder(
+    source: str, *, base: Path | None = None, device: str | None = None, **options: Any
+) -> ClipEncoder:
     """Return the dual encoder that a source string names, ready to encode.
 
     Args:
@@ -26,7 +29,7 @@ def load_dual_encoder(source: str, *, base: Path | None = None, device: str | No
             ``local-dir:PATH`` / ``bundle:PATH`` (a folder in open_clip's layout).
         base: Folder that relative paths start from; the working directory by default.
         device: Where to put it, in torch's words; the best device there is by default.
-        options: For ``stitch:`` only: image_projection, text_projection, embed_dim, dropout, seed.
+        options: For ``stitch:`` only: image_projection, text_projection, embed_dim, dropout, objective, seed.
 
     Raises:
         ModelError: a source that is no dual encoder, weights that do not fit, or options that it does not take.
@@ -42,11 +45,26 @@ def load_dual_encoder(source: str, *, base: Path | None = None, device: str | No
             "take one of these",
             f"Allowed: {', '.join(f'{name}:…' for name in loaders)}",
         )
-    if options and reference.scheme != "stitch":
-        raise ModelError.of(source, f"takes no options, got {', '.join(sorted(options))}", "leave them out")
+    _check_options(reference, options)
     encoder = loaders[reference.scheme](reference, **options)
     encoder.clip.to(device or best_device())
     return encoder
+
+
+def _check_options(reference: Reference, options: dict[str, Any]) -> None:
+    if options and reference.scheme != "stitch":
+        raise ModelError.of(reference.text, f"takes no options, got {listed(options)}", "leave them out")
+    known = [name for name in signature(stitch).parameters if name != "reference"]
+    raise_faults(
+        [
+            Fault(
+                reference.text, f"has no option {name!r}.{did_you_mean(name, known)}", "", f"Options: {listed(known)}."
+            )
+            for name in options
+            if name not in known
+        ],
+        ModelError,
+    )
 
 
 def best_device() -> str:
@@ -60,14 +78,16 @@ def _open_clip(reference: Reference) -> ClipEncoder:
     import open_clip
 
     model, _, pretrained = reference.body.partition("/")
+    pretrained = str(reference.path or pretrained)  # a checkpoint's path counts from base, not from here
     try:
         clip, _, transform = open_clip.create_model_and_transforms(model, pretrained=pretrained)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError.of(
-            reference.text,
-            f"open_clip cannot load it: {str(error).splitlines()[0]}",
-            "check the name with open_clip.list_pretrained(), and the network",
-        ) from error
+    except Exception as error:
+        fix = (
+            f"check that {pretrained} is a whole checkpoint of {model}"
+            if reference.path
+            else "check the name with open_clip.list_pretrained(), and the network"
+        )
+        raise ModelError.of(reference.text, f"open_clip cannot load it: {_first_line(error)}", fix) from error
     config = open_clip.get_model_config(model)
     if config is None or "hf_model_name" in config.get("text_cfg", {}):
         raise ModelError.of(
@@ -86,12 +106,34 @@ def _open_clip(reference: Reference) -> ClipEncoder:
 
 
 def _bundle(reference: Reference) -> ClipEncoder:
-    verify(_folder_of(reference))
-    return _local_dir(reference)
+    folder = _folder_of(reference)
+    return open_folder(folder, name=reference.text, bases=heritage(verify(folder)))
 
 
 def _local_dir(reference: Reference) -> ClipEncoder:
     return open_folder(_folder_of(reference), name=reference.text, bases=(fingerprint(reference),))
+
+
+def heritage(manifest: Manifest) -> tuple[Fingerprint, ...]:
+    """Return what a bundle's model was built on, its training data included.
+
+    What is built on the bundle owes the same licences and attributions, so its own card must name them.
+    """
+    return tuple(
+        Fingerprint(
+            base.source,
+            base.digest,
+            pinned=True,
+            origin=base.origin,
+            licence=base.licence,
+            attribution=base.attribution,
+        )
+        for base in (*manifest.bases, *manifest.data)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _folder_of(reference: Reference) -> Path:
@@ -109,26 +151,41 @@ def open_folder(folder: Path, *, name: str, bases: tuple[Fingerprint, ...]) -> C
     Raises:
         ModelError: no configuration, or weights that do not fit it.
     """
-    from safetensors.torch import load_file
-
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise ModelError.of(
             str(folder), f"holds no {CONFIG} and {WEIGHTS}", "name a folder that kit or open_clip saved"
         )
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg", PREPROCESS)
-    hugging_face = "hf_model_name" in model_cfg["text_cfg"]
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        model_cfg, preprocess_cfg = config["model_cfg"], config.get("preprocess_cfg", PREPROCESS)
+        hugging_face = "hf_model_name" in model_cfg["text_cfg"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"is no configuration that open_clip wrote: {error!r}"
+        raise ModelError.of(str(folder / CONFIG), what, "save the model again") from error
     if hugging_face:
         text_cfg = {**model_cfg["text_cfg"], "hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}
         model_cfg = {**model_cfg, "text_cfg": text_cfg}
-    clip = _build(model_cfg, hugging_face=hugging_face)
-    try:
-        clip.load_state_dict(load_file(folder / WEIGHTS))
-    except RuntimeError as error:
-        raise ModelError.of(str(folder), f"weights do not fit {CONFIG}: {error}", "save the model again") from error
+    clip = _filled(folder, model_cfg, hugging_face=hugging_face)
     if hugging_face:
         return assemble(clip, model_cfg, preprocess_cfg, text_folder=folder, bases=bases, name=name)
-    return _with_open_clips_tokenizer(clip, model_cfg, preprocess_cfg, bases=bases, name=name)
+    return _with_open_clips_tokenizer(folder, clip, model_cfg, preprocess_cfg, bases=bases, name=name)
+
+
+def _filled(folder: Path, model_cfg: dict[str, Any], *, hugging_face: bool) -> torch.nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        clip = _build(model_cfg, hugging_face=hugging_face)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"open_clip cannot build what it describes: {_first_line(error)}"
+        raise ModelError.of(str(folder / CONFIG), what, "save the model again") from error
+    try:
+        clip.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        what = f"cannot be read, or does not fit {CONFIG}: {error}"
+        raise ModelError.of(str(folder / WEIGHTS), what, "save the model again") from error
+    return clip
 
 
 def _build(model_cfg: dict[str, Any], *, hugging_face: bool) -> torch.nn.Module:
@@ -143,15 +200,23 @@ def _build(model_cfg: dict[str, Any], *, hugging_face: bool) -> torch.nn.Module:
 
 
 def _with_open_clips_tokenizer(
-    clip: torch.nn.Module, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any], *, bases: Any, name: str
+    folder: Path,
+    clip: torch.nn.Module,
+    model_cfg: dict[str, Any],
+    preprocess_cfg: dict[str, Any],
+    *,
+    bases: tuple[Fingerprint, ...],
+    name: str,
 ) -> ClipEncoder:
-    from open_clip.tokenizer import SimpleTokenizer
+    import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    text_cfg = model_cfg["text_cfg"]
-    tokenizer = SimpleTokenizer(
-        context_length=text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})
-    )
+    try:
+        # Some of open_clip's own text towers (SigLIP's) read a Hugging Face tokenizer, which lies in the folder then.
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    except Exception as error:
+        what = f"its tokenizer cannot be loaded: {_first_line(error)}"
+        raise ModelError.of(str(folder), what, "save the model again") from error
     transform = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
     clip.eval()
     return ClipEncoder(clip, transform, tokenizer, model_cfg, preprocess_cfg, bases, name)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kit.errors import ModelError, did_you_mean, listed
+from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
 from kit.models.dual_encoder import ClipEncoder
 from kit.parts import pull
 from kit.parts.reference import Reference, fingerprint, parse
@@ -26,6 +26,7 @@ PREPROCESS = {
     "fill_color": 0,
 }
 PROJECTIONS = ("none", "linear", "mlp")
+OBJECTIVES = ("clip", "siglip")
 # First block's names differ: it has no expansion convolution.
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _OTHER = {
@@ -62,11 +63,13 @@ def stitch(
         seed: Seed of the fresh projections.
 
     Raises:
-        ModelError: unknown projection, or ``text_projection="none"`` with another ``embed_dim`` than the tower's.
+        ModelError: unknown projection or objective, a dropout that is no share, or ``text_projection="none"`` with
+            another ``embed_dim`` than the tower's.
         PartError: a tower cannot be pulled.
     """
     from open_clip.model import CustomTextCLIP
 
+    raise_faults(_faults(image_projection, text_projection, dropout, objective), ModelError)
     image_part, text_part = reference.parts
     text_folder = pull.get(text_part)
     model_cfg = _config(text_folder, image_projection, text_projection, embed_dim, dropout)
@@ -108,16 +111,24 @@ def assemble(
     )
 
 
+def _faults(image: str, text: str, dropout: float, objective: str) -> list[Fault]:
+    found = [
+        Fault(where, f"{value!r} is not known.{did_you_mean(value, allowed)}", allowed=f"Allowed: {listed(allowed)}.")
+        for where, value, allowed in (
+            ("image_projection", image, PROJECTIONS[1:]),
+            ("text_projection", text, PROJECTIONS),
+            ("objective", objective, OBJECTIVES),
+        )
+        if value not in allowed
+    ]
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        found.append(Fault("dropout", f"must be a share of at least 0 and below 1, got {dropout!r}"))
+    return found
+
+
 def _config(text_folder: Path, image: str, text: str, embed_dim: int, dropout: float) -> dict[str, Any]:
     from transformers import AutoConfig
 
-    for where, value, allowed in (("image_projection", image, PROJECTIONS[1:]), ("text_projection", text, PROJECTIONS)):
-        if value not in allowed:
-            raise ModelError.of(
-                where,
-                f"{value!r} is not a projection.{did_you_mean(value, allowed)}",
-                allowed=f"Allowed: {listed(allowed)}.",
-            )
     width = AutoConfig.from_pretrained(text_folder).hidden_size
     if text == "none" and embed_dim != width:
         raise ModelError.of(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from kit.errors import Fault, ModelError, raise_faults
 from kit.models.activations import Activations
-from kit.models.dual_encoder import tensors_digest
 from kit.progress import track
 from kit.training.checkpoint import Checkpoint
 from kit.training.columns import Column, Indices, as_columns
+from kit.training.identity import run_key
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,7 +77,7 @@ def fit(
             by at most one row.
         epochs: Passes over the rows; give this or ``steps``.
         steps: Optimiser steps.
-        batch_size: Rows a step, over all processes; at most n is used.
+        batch_size: Rows a step, over all processes, as nearly as equal batches allow; at most n is used.
         lr: Highest learning rate.
         weight_decay: On matrices; vectors and scalars (biases, temperatures) have none.
         warmup: Share of the steps during which the rate rises, 0 <= warmup < 1.
@@ -95,17 +95,16 @@ def fit(
     """
     columns = as_columns(columns)
     rows = len(columns[0])
-    batches = max(1, round(rows / batch_size)) if batch_size > 0 else 1
     settings: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     settings |= {"weight_decay": weight_decay, "warmup": warmup, "clip_norm": clip_norm, "precision": precision}
-    raise_faults(_faults(settings), ModelError)
+    raise_faults(_faults(settings | {"every": every}), ModelError)
+    batches = max(1, round(rows / batch_size))
     total = steps if steps is not None else int(epochs or 0) * batches
     run = _Run.prepare(model, settings, total)
-    saved = Checkpoint.at(checkpoint, _key(settings, columns, run.trained)) if checkpoint else None
-    losses = saved.load(run.trained, run.optimizer, run.scheduler) if saved else []
+    saved = Checkpoint.at(checkpoint, run_key(settings, objective, columns, model.state_dict())) if checkpoint else None
+    losses = saved.load(run.changing(), run.optimizer, run.scheduler) if saved else []
     start, began = len(losses), time.perf_counter()
-    model.train()
-    with track(total=total, label=label) as bar:
+    with run.training(model), track(total=total, label=label) as bar:
         bar.update(start)
         for step, indices in _steps(rows, batches, seed=seed, first=start, total=total):
             generator = np.random.default_rng([seed, step, run.accelerator.process_index])
@@ -114,8 +113,7 @@ def fit(
             losses.append(run.step(objective, batch, number=step))
             bar.update(1)
             if saved and (len(losses) % every == 0 or len(losses) == total) and run.accelerator.is_main_process:
-                saved.save(run.trained, run.optimizer, run.scheduler, losses)
-    model.eval()
+                saved.save(run.changing(), run.optimizer, run.scheduler, losses)
     count = sum(parameter.numel() for parameter in run.trained.values())
     return Fit(tuple(losses), time.perf_counter() - began, start, count, settings)
 
@@ -133,14 +131,13 @@ class _Run:
 
     @classmethod
     def prepare(cls, model: nn.Module, settings: dict[str, Any], total: int) -> _Run:
-        from accelerate import Accelerator
         from transformers import get_cosine_schedule_with_warmup
 
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         if not trained:
             raise ModelError.of("fit", "no parameter of the model is trained", "unfreeze one, or add an adapter")
         device = next(iter(trained.values())).device
-        accelerator = Accelerator(mixed_precision=settings["precision"], cpu=device.type == "cpu")
+        accelerator = _accelerator(settings["precision"], device)
         groups = [
             {"params": [p for p in trained.values() if p.ndim >= 2], "weight_decay": settings["weight_decay"]},
             {"params": [p for p in trained.values() if p.ndim < 2], "weight_decay": 0.0},
@@ -151,6 +148,21 @@ class _Run:
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         return cls(accelerator, wrapped, trained, optimizer, scheduler, settings["clip_norm"])
 
+    @contextmanager
+    def training(self, model: nn.Module) -> Iterator[None]:
+        """Put the model into training mode, and leave it in evaluation mode, as it was before accelerate wrapped it."""
+        model.train()
+        try:
+            yield
+        finally:
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+            model.eval()
+
+    def changing(self) -> dict[str, Tensor]:
+        """Return what training changes: trained parameters, and buffers such as a batch norm's running means."""
+        model = self.accelerator.unwrap_model(self.wrapped)
+        return {**self.trained, **dict(model.named_buffers())}
+
     def share(self, indices: Indices) -> Indices:
         """Return this process's rows of a batch; all processes get equally many, as gathering losses need."""
         world = self.accelerator.num_processes
@@ -159,7 +171,8 @@ class _Run:
     def step(self, objective: Objective, batch: list[Tensor], *, number: int) -> float:
         with self.accelerator.autocast():
             loss = objective(self.wrapped, *batch)
-        value = float(loss.detach())
+        # Over all processes, so that every one of them reports, and judges, the loss of the whole batch.
+        value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
         if not np.isfinite(value):
             raise ModelError.of("fit", f"the loss is {value} at step {number}", "lower lr, or use precision='no'")
         self.optimizer.zero_grad()
@@ -168,6 +181,23 @@ class _Run:
         self.optimizer.step()
         self.scheduler.step()
         return value
+
+
+def _accelerator(precision: str, device: torch.device) -> Accelerator:
+    """Return an Accelerator for this precision and device.
+
+    accelerate keeps one state in a process, which the first run makes. A second run with another precision raised
+    "restart your runtime", and one on another device was moved to the first one's.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState, is_initialized
+
+    there = PartialState() if PartialState._shared_state else None
+    if there is not None and there.num_processes == 1:
+        other = is_initialized() and AcceleratorState().mixed_precision != precision
+        if other or there.device.type != device.type:
+            AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
 
 def _steps(rows: int, batches: int, *, seed: int, first: int, total: int) -> Iterator[tuple[int, Indices]]:
@@ -185,23 +215,24 @@ def _faults(settings: dict[str, Any]) -> list[Fault]:
         found.append(
             Fault("fit", f"epochs is {settings['epochs']} and steps is {settings['steps']}", "give exactly one")
         )
-    for name in ("epochs", "steps", "batch_size"):
+    for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 1), ("every", 1), ("seed", 0)):
         value = settings[name]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            found.append(Fault(f"fit: {name}", f"must be a whole number of at least 1, got {value!r}"))
-    found += [
-        Fault(f"fit: {name}", f"must be a number above 0, got {settings[name]!r}")
-        for name in ("lr", "clip_norm")
-        if not isinstance(settings[name], int | float) or not settings[name] > 0
-    ]
-    if not isinstance(settings["warmup"], int | float) or not 0 <= settings["warmup"] < 1:
+        if value is None and name in {"epochs", "steps"}:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            found.append(Fault(f"fit: {name}", f"must be a whole number of at least {least}, got {value!r}"))
+    if not _is_number(settings["lr"]) or not 0 < settings["lr"] < math.inf:
+        found.append(Fault("fit: lr", f"must be a number above 0, got {settings['lr']!r}"))
+    if not _is_number(settings["clip_norm"]) or not settings["clip_norm"] > 0:
+        found.append(Fault("fit: clip_norm", f"must be a number above 0, got {settings['clip_norm']!r}"))
+    if not _is_number(settings["weight_decay"]) or not 0 <= settings["weight_decay"] < math.inf:
+        found.append(Fault("fit: weight_decay", f"must be a number of at least 0, got {settings['weight_decay']!r}"))
+    if not _is_number(settings["warmup"]) or not 0 <= settings["warmup"] < 1:
         found.append(Fault("fit: warmup", f"must be a share of at least 0 and below 1, got {settings['warmup']!r}"))
     if settings["precision"] not in {"no", "bf16", "fp16"}:
         found.append(Fault("fit: precision", f"must be 'no', 'bf16' or 'fp16', got {settings['precision']!r}"))
     return found
 
 
-def _key(settings: dict[str, Any], columns: tuple[Column, ...], trained: dict[str, nn.Parameter]) -> str:
-    """Return the identity of a run: settings, data and the weights that it starts from."""
-    parts = [json.dumps(settings, sort_keys=True), *(column.digest() for column in columns), tensors_digest(trained)]
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
