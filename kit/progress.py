@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 LOG_EVERY_S = 10.0
+CELL_EVERY_S = 0.25
+QUICK_S = 1.0  # what is over sooner says nothing
 
 
 class Bar(Protocol):
@@ -18,33 +22,64 @@ class Bar(Protocol):
         """Say that ``n`` more are done."""
 
 
-class _Lines:
-    """Progress for a log: a line at most every ten seconds, and one at the end."""
+@dataclass
+class _Work:
+    """Counting, and the line that tells it."""
 
-    def __init__(self, total: int, label: str) -> None:
-        self.total, self.label, self.done = total, label, 0
-        self.start = self.said = time.monotonic()
+    total: int
+    label: str
+    every_s: float
+    done: int = 0
+    start: float = field(default_factory=time.monotonic)
+    said: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.said = self.start
 
     def update(self, n: int = 1) -> None:
         self.done += n
         now = time.monotonic()
-        if now - self.said >= LOG_EVERY_S and self.done < self.total:
+        if now - self.said >= self.every_s and now - self.start >= QUICK_S and self.done < self.total:
             self.said = now
-            self.say(now)
+            self.say()
 
-    def say(self, now: float) -> None:
-        took = now - self.start
+    def finish(self) -> None:
+        if time.monotonic() - self.start >= QUICK_S:
+            self.say()
+
+    def line(self) -> str:
+        took = time.monotonic() - self.start
         left = took / self.done * (self.total - self.done) if self.done else float("nan")
         end = f", about {left:.0f} s left" if self.done < self.total else ""
-        print(f"{self.label}: {self.done}/{self.total} in {took:.1f} s{end}", flush=True)
+        return f"{self.label}: {self.done}/{self.total} in {took:.1f} s{end}"
+
+    def say(self) -> None:
+        print(self.line(), flush=True)
+
+
+@dataclass
+class _Cell(_Work):
+    """Progress in a notebook: one output that changes, so the executed notebook keeps one and not dozens."""
+
+    handle: Any = None
+
+    def say(self) -> None:
+        from IPython.display import display
+
+        bar = f'<progress value="{self.done}" max="{self.total}"></progress> {html.escape(self.line())}'
+        shown = {"text/plain": self.line(), "text/html": bar if self.done < self.total else html.escape(self.line())}
+        if self.handle is None:
+            self.handle = display(shown, raw=True, display_id=True)
+        else:
+            self.handle.update(shown, raw=True)
 
 
 @contextmanager
 def track(*, total: int, label: str) -> Iterator[Bar]:
     """Give a bar for ``total`` units of work.
 
-    A terminal gets tqdm's bar. A notebook and a log get plain lines, since a moving bar fills an executed
-    notebook with dozens of outputs and a log with carriage returns.
+    A terminal gets tqdm's bar, a notebook one output that changes, and a log a plain line at most every ten
+    seconds and one at the end. Work of less than a second says nothing but on a terminal.
 
     Args:
         total: How many units there are, total >= 0.
@@ -56,6 +91,11 @@ def track(*, total: int, label: str) -> Iterator[Bar]:
         with tqdm(total=total, desc=label, leave=False) as bar:
             yield bar
         return
-    lines = _Lines(total, label)
-    yield lines
-    lines.say(time.monotonic())
+    work = _Cell(total, label, CELL_EVERY_S) if _in_a_notebook() else _Work(total, label, LOG_EVERY_S)
+    yield work
+    work.finish()
+
+
+def _in_a_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

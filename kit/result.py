@@ -106,6 +106,7 @@ class Result:
         return {
             "schema": self.schema,
             "measurements": {name: asdict(measurement) for name, measurement in self.measurements.items()},
+            "order": list(self.measurements),  # notebooks are written with sorted keys, and the author's order tells
             "notes": list(self.notes),
             "bundles": list(self.bundles),
             "extra": dict(self.extra),
@@ -129,7 +130,9 @@ class Result:
                 "pip install -U multimodal-kit",
             )
         try:
-            measurements = {name: Measurement(**fields) for name, fields in values["measurements"].items()}
+            found = {name: Measurement(**fields) for name, fields in values["measurements"].items()}
+            order = [name for name in values.get("order", ()) if name in found]
+            measurements = {name: found[name] for name in dict.fromkeys([*order, *found])}
         except (TypeError, AttributeError) as error:
             raise ResultError.of(where, f"a measurement cannot be read: {error}") from error
         return cls(

@@ -32,7 +32,11 @@ def render(executed: Path, record: Mapping[str, Any], result: Result | None) -> 
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((HERE / "report.html.j2").read_text(encoding="utf-8"))
-    rows = [_row(name, found) for name, found in (result.measurements if result else {}).items()]
+    said = {claim["claim"].split(" ")[0] for claim in record["claims"]}
+    rows = [
+        {**_row(name, found), "claimed": name in said}
+        for name, found in (result.measurements if result else {}).items()
+    ]
     return template.render(
         record=record,
         css=Markup(_css()),  # noqa: S704 - our own file
