@@ -62,6 +62,7 @@ def fit(
     precision: str = "no",
     checkpoint: Path | None = None,
     every: int = 100,
+    stop_after: int | None = None,
     label: str = "training",
 ) -> Fit:
     """Train ``model`` in place and leave it in evaluation mode.
@@ -87,6 +88,8 @@ def fit(
         checkpoint: Folder for checkpoints; None for none. A run with other settings, data or starting weights has
             another file there.
         every: Steps between checkpoints.
+        stop_after: Leave at this step of the run, whose schedule is not shortened; with ``checkpoint`` the next
+            call goes on from there. None for all steps.
         label: What the progress bar calls it.
 
     Raises:
@@ -97,22 +100,23 @@ def fit(
     rows = len(columns[0])
     settings: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     settings |= {"weight_decay": weight_decay, "warmup": warmup, "clip_norm": clip_norm, "precision": precision}
-    raise_faults(_faults(settings | {"every": every}), ModelError)
+    raise_faults(_faults(settings | {"every": every, "stop_after": stop_after}), ModelError)
     batches = max(1, round(rows / batch_size))
     total = steps if steps is not None else int(epochs or 0) * batches
     run = _Run.prepare(model, settings, total)
     saved = Checkpoint.at(checkpoint, run_key(settings, objective, columns, model.state_dict())) if checkpoint else None
     losses = saved.load(run.changing(), run.optimizer, run.scheduler) if saved else []
     start, began = len(losses), time.perf_counter()
-    with run.training(model), track(total=total, label=label) as bar:
+    last = min(total, stop_after or total)
+    with run.training(model), track(total=last, label=label) as bar:
         bar.update(start)
-        for step, indices in _steps(rows, batches, seed=seed, first=start, total=total):
+        for step, indices in _steps(rows, batches, seed=seed, first=start, last=last):
             generator = np.random.default_rng([seed, step, run.accelerator.process_index])
             torch.manual_seed(int(generator.integers(2**62)))  # dropout follows from the step, not from the past
             batch = [column.draw(run.share(indices), generator).to(run.accelerator.device) for column in columns]
             losses.append(run.step(objective, batch, number=step))
             bar.update(1)
-            if saved and (len(losses) % every == 0 or len(losses) == total) and run.accelerator.is_main_process:
+            if saved and (len(losses) % every == 0 or len(losses) == last) and run.accelerator.is_main_process:
                 saved.save(run.changing(), run.optimizer, run.scheduler, losses)
     count = sum(parameter.numel() for parameter in run.trained.values())
     return Fit(tuple(losses), time.perf_counter() - began, start, count, settings)
@@ -200,9 +204,9 @@ def _accelerator(precision: str, device: torch.device) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
 
-def _steps(rows: int, batches: int, *, seed: int, first: int, total: int) -> Iterator[tuple[int, Indices]]:
+def _steps(rows: int, batches: int, *, seed: int, first: int, last: int) -> Iterator[tuple[int, Indices]]:
     order: list[Indices] = []
-    for step in range(first, total):
+    for step in range(first, last):
         epoch, place = divmod(step, batches)
         if not order or place == 0:
             order = np.array_split(np.random.default_rng([seed, epoch]).permutation(rows), batches)
@@ -215,9 +219,9 @@ def _faults(settings: dict[str, Any]) -> list[Fault]:
         found.append(
             Fault("fit", f"epochs is {settings['epochs']} and steps is {settings['steps']}", "give exactly one")
         )
-    for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 1), ("every", 1), ("seed", 0)):
+    for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 1), ("every", 1), ("stop_after", 1), ("seed", 0)):
         value = settings[name]
-        if value is None and name in {"epochs", "steps"}:
+        if value is None and name in {"epochs", "steps", "stop_after"}:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             found.append(Fault(f"fit: {name}", f"must be a whole number of at least {least}, got {value!r}"))
