@@ -1,4 +1,4 @@
-"""``kit report``: where the newest report is."""
+"""``kit report``: where the newest report is, and its figures as files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ def report(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe's name; any by default.")] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also write the run's figures there, as PNG files.")
+    ] = None,
 ) -> None:
     """Print the path of the newest report."""
+    from kit.runner.figures import write_figures
     from kit.runner.ledger import every_run
     from kit.runner.run import REPORT
 
@@ -28,6 +32,8 @@ def report(
         raise RunError.of(where, what + hint, f"kit run {name or 'NAME'}", allowed)
     path = found[0] / REPORT
     print(path)
+    for file in write_figures(found[0], figures, name=found[0].parent.name) if figures else ():
+        print(file)
     if show:
         import webbrowser
 

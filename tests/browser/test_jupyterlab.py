@@ -22,6 +22,10 @@ READY = """() => {
     return Boolean(panel?.context?.isReady && panel?.sessionContext?.isReady && kernel?.connectionStatus === 'connected'
         && kernel?.status === 'idle');
 }"""
+ANSWERED = """(old) => {
+    const shown = [...document.querySelectorAll('.widget-interact img')].at(-1)?.src;
+    return Boolean(shown) && shown !== old;
+}"""
 RUN = "async () => await window.jupyterapp.commands.execute('notebook:run-all-cells')"
 
 
@@ -97,9 +101,7 @@ def test_the_tour_runs_cell_by_cell(lab: tuple[str, Path], root: Path, chromium:
         first = page.locator(".widget-interact img").last.get_attribute("src")
         box.fill("a musical instrument")
         box.press("Enter")
-        page.wait_for_function(
-            "old => [...document.querySelectorAll('.widget-interact img')].at(-1)?.src !== old", arg=first, timeout=20_000
-        )
+        page.wait_for_function(ANSWERED, arg=first, timeout=20_000)
         page.screenshot(path=str(folder / "tour.png"))
         browser.close()
     if keep := os.environ.get("KIT_KEEP_SCREENSHOTS"):
