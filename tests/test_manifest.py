@@ -102,5 +102,5 @@ def test_a_damaged_manifest_is_one_clear_error(folder, text, said):
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
-    with pytest.raises(BundleError, match="is no bundle: it has no manifest.json"):
+    with pytest.raises(BundleError, match=r"is no bundle: it has no manifest\.json"):
         read(tmp_path)

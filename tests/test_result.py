@@ -84,7 +84,7 @@ def test_a_result_of_a_newer_kit_says_so():
     ],
 )  # fmt: skip
 def test_what_is_no_result_is_one_clear_error(values):
-    with pytest.raises(ResultError, match="^here"):
+    with pytest.raises(ResultError, match=r"^here"):
         Result.from_json(values, where="here")
 
 
