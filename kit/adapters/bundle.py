@@ -165,6 +165,7 @@ def _write_model(folder: Path, encoder: ClipEncoder) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.clip.state_dict().items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors lets only the owner read
 
 
 def _put(work: Path, target: Path) -> None:
