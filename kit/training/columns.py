@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kit.errors import DataError
 from kit.models.activations import Activations
+from kit.models.dual_encoder import tensors_digest
 
 Indices = NDArray[np.int64]
 
@@ -49,7 +50,7 @@ class Fixed:
         """Return the identity of the content."""
         if isinstance(self.values, Activations):
             return self.values.digest
-        return hashlib.sha256(self.values.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+        return tensors_digest({"values": self.values})
 
 
 @dataclass(frozen=True)
