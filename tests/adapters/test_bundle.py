@@ -80,6 +80,7 @@ def test_open_clip_alone_opens_it(stitched, tmp_path):
     with torch.no_grad():
         encoder.clip.visual.head.get_submodule("proj").weight.add_(0.01)  # as trained
     made = save_bundle(tmp_path / "made", encoder, name="Emoji by their names")
+    assert not [file for file in made.folder.glob("*.json") if str(stitched.text_folder) in file.read_text("utf-8")]
     moved = tmp_path / "moved"
     shutil.move(made.folder, moved)
     for number, picture in enumerate(noise_pictures(2, size=60)):
