@@ -24,6 +24,8 @@ def lab(
     From a clone it opens the clone's own notebooks; from an installed kit a copy in ./kit-notebooks, in which
     nothing of yours is ever overwritten.
     """
+    from kit.runner.execute import PATIENT
+
     folder = notebooks_folder(Path.cwd())
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--ServerApp.root_dir={folder}", *([] if browser else ["--no-browser"])]
@@ -31,6 +33,7 @@ def lab(
         command.append("--allow-root")  # in a container one is root, and the server listens here only
     print(f"JupyterLab on {folder}; ^C ends it.", file=sys.stderr, flush=True)
     sys.stdout.flush()
+    os.environ.update({**PATIENT, **os.environ})
     os.execv(sys.executable, command)  # noqa: S606 - one process less between ^C and the server
 
 
