@@ -1,5 +1,5 @@
 """Dual encoders, made once."""
 
-from dual_encoders import stitched, tiny, tiny_folder
+from dual_encoders import one_thread, stitched, tiny, tiny_folder
 
-__all__ = ["stitched", "tiny", "tiny_folder"]
+__all__ = ["one_thread", "stitched", "tiny", "tiny_folder"]
