@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Manifest:
         files: SHA-256 of every other file of the bundle, by its name.
         kit: Version of kit.
         schema: Version of this JSON.
+        saved: The digest of the JSON that this was read from; empty for one that was made or changed here.
     """
 
     kind: str
@@ -67,11 +68,22 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     kit: str = ""
     schema: int = SCHEMA
+    # init=False: `replace` does not hand it on, so a changed copy has a digest of its own.
+    saved: str = field(default="", init=False, repr=False, compare=False)
 
     def digest(self) -> str:
-        """Return the bundle's identity: a SHA-256 over everything the manifest says, its files' hashes included."""
-        said = json.loads(json.dumps(asdict(self)))  # as it is read back: keys are words, tuples are lists
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        """Return the bundle's identity: a SHA-256 over everything the manifest says, its files' hashes included.
+
+        One that was read keeps the digest that it was saved with, by whatever kit: a field that a later kit adds
+        gives no older bundle another identity.
+        """
+        return self.saved or _digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the manifest says as JSON values, without its digest."""
+        values = {name: value for name, value in asdict(self).items() if name != "saved"}
+        said: dict[str, Any] = json.loads(json.dumps(values))  # as it is read back: keys are words, tuples are lists
+        return said
 
     def attributions(self) -> tuple[str, ...]:
         """Return every line of attribution that the bundle owes, each once."""
@@ -87,7 +99,7 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
     files = {str(path.relative_to(folder).as_posix()): _sha256(path) for path in _files(folder)}
     whole = replace(manifest, files=files)
     # The manifest cannot hold the hash of its own file; its digest, over what it says, guards it instead.
-    values = {**asdict(whole), "digest": whole.digest()}
+    values = {**whole.to_json(), "digest": whole.digest()}
     (folder / FILE).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return whole
 
@@ -112,22 +124,26 @@ def read(folder: Path) -> Manifest:
         raise BundleError.of(str(path), what, "pip install -U multimodal-kit")
     digest = values.pop("digest", None)
     try:
-        values["bases"] = tuple(Base(**base) for base in values["bases"])
-        values["data"] = tuple(Base(**base) for base in values["data"])
-        manifest = Manifest(**values)
-    except (TypeError, KeyError) as error:
+        manifest = _from_json(values)
+    except (TypeError, KeyError, AttributeError) as error:
         raise BundleError.of(
             str(path), f"does not hold what a manifest holds: {error}", "save the bundle again"
         ) from error
-    if manifest.digest() != digest:
+    # Over the JSON as it lies there, not over what this kit understands of it: other kits of the same schema write
+    # fewer or more fields.
+    if _digest_of(values) != digest:
         raise BundleError.of(
             str(path), "differs from what was saved", "copy the folder again, or make the bundle again"
         )
+    object.__setattr__(manifest, "saved", digest)
     return manifest
 
 
 def verify(folder: Path) -> Manifest:
     """Return the manifest after reading every file against its hash.
+
+    A file that was put there later is a fault too, because loaders read by name what they find (added_tokens.json,
+    a model's code). Names that begin with a dot are what systems and downloads leave (.DS_Store, .cache): no fault.
 
     Raises:
         BundleError: everything that differs, at once.
@@ -143,8 +159,29 @@ def verify(folder: Path) -> Manifest:
         elif (found := _sha256(path)) != expected:
             what = f"differs from what was saved: sha256 {found[:12]}…, saved {expected[:12]}…"
             faults.append(Fault(f"{folder}: {name}", what, "copy the folder again, or make the bundle again"))
+    for path in _files(folder):
+        inside = path.relative_to(folder)
+        if inside.as_posix() not in manifest.files and not any(part.startswith(".") for part in inside.parts):
+            what = "is not part of what was saved, and could change what is loaded"
+            faults.append(Fault(f"{folder}: {inside.as_posix()}", what, "move it out of the folder"))
     raise_faults(faults, BundleError)
     return manifest
+
+
+def _from_json(values: Mapping[str, Any]) -> Manifest:
+    known = _known(Manifest, values)
+    known["bases"] = tuple(Base(**_known(Base, base)) for base in values["bases"])
+    known["data"] = tuple(Base(**_known(Base, base)) for base in values.get("data", ()))
+    return Manifest(**known)
+
+
+def _known(kind: type[Base | Manifest], values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind) if each.init}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _digest_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:
