@@ -26,7 +26,7 @@ class Measurement:
         n: Sample size: how many items (or timings) it was made from, n >= 1.
         low: Lower end of the interval; None where an interval makes no sense (a count, one timing).
         high: Upper end of the interval; None exactly when ``low`` is.
-        level: Nominal coverage of the interval.
+        level: Nominal coverage of the interval; None where ``low`` and ``high`` are the least and the most seen.
         method: How number and interval were made.
         baseline: What a trivial answerer gets (chance, majority, blind); None where there is none.
         split: The data it was measured on: "test", "val", …
@@ -38,7 +38,7 @@ class Measurement:
     n: int
     low: float | None = None
     high: float | None = None
-    level: float = 0.95
+    level: float | None = 0.95
     method: str = ""
     baseline: float | None = None
     split: str = ""
@@ -59,8 +59,8 @@ class Measurement:
             value = getattr(self, end)
             if value is not None and not _is_finite(value):
                 found.append(Fault(f"{where}.{end}", f"must be a finite number or None, got {value!r}"))
-        if not _is_finite(self.level) or not 0 < self.level < 1:
-            found.append(Fault(f"{where}.level", f"must be above 0 and below 1, got {self.level!r}"))
+        if self.level is not None and not (_is_finite(self.level) and 0 < self.level < 1):
+            found.append(Fault(f"{where}.level", f"must be above 0 and below 1, or None, got {self.level!r}"))
         if self.better not in {"higher", "lower", "neither"}:
             found.append(Fault(f"{where}.better", f"must be higher, lower or neither, got {self.better!r}"))
         return found
@@ -69,7 +69,7 @@ class Measurement:
         """Return the number with its interval, sample size and baseline on one line."""
         text = f"{self.value:.4g} {self.unit}"
         if self.low is not None and self.high is not None:
-            text += f" [{self.low:.4g}, {self.high:.4g}]"
+            text += f" [{self.low:.4g}, {self.high:.4g}]" if self.level else f" ({self.low:.4g} to {self.high:.4g})"
         text += f", n={self.n}"
         if self.baseline is not None:
             text += f", baseline {self.baseline:.4g}"

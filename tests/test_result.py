@@ -50,7 +50,7 @@ def test_what_is_no_finite_number_is_refused(name, bad):
         ({"unit": ""}, "unit: must be a word"),
         ({"better": "up"}, "better: must be higher, lower or neither, got 'up'"),
         ({"low": 0.1}, "low: an interval has two ends or none"),
-        ({"level": 95}, "level: must be above 0 and below 1, got 95"),
+        ({"level": 95}, "level: must be above 0 and below 1, or None, got 95"),
     ],
 )
 def test_a_measurement_that_is_not_well_formed(change, said):
@@ -107,3 +107,10 @@ def test_saving_shows_the_result_as_an_output_of_the_cell():
     (output,) = shown.outputs
     assert Result.from_json(output.data[MIME]) == result
     assert output.data["text/plain"] == result.to_text()
+
+
+def test_a_range_is_not_printed_as_an_interval() -> None:
+    ranged = Measurement(2.0, "x", n=3, low=1.5, high=2.5, level=None)
+    assert "(1.5 to 2.5)" in str(ranged)
+    assert "[1.5, 2.5]" in str(Measurement(2.0, "x", n=3, low=1.5, high=2.5))
+    assert Result.from_json(Result({"speed": ranged}).to_json()).measurements["speed"].level is None

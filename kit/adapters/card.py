@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import metadata
 
 from kit.manifest import Base, Manifest
-from kit.result import Result
+from kit.result import Measurement, Result
 
 _OPEN = """```python
 # With open_clip alone, from inside this folder:
@@ -70,13 +70,15 @@ def _results(manifest: Manifest) -> str:
     if not manifest.results:
         return "Nothing was measured."
     rows = [
-        f"| {name} | {one.value:.4g} {one.unit} | {_interval(one.low, one.high)} | {one.n} "
+        f"| {name} | {one.value:.4g} {one.unit} | {_interval(one)} | {one.n} "
         f"| {'' if one.baseline is None else f'{one.baseline:.4g}'} | {one.split} |"
         for name, one in Result.from_json(manifest.results).measurements.items()
     ]
-    head = ["| measurement | value | 95% interval | n | baseline | split |", "|---|---|---|---|---|---|"]
+    head = ["| measurement | value | interval | n | baseline | split |", "|---|---|---|---|---|---|"]
     return "\n".join([*head, *rows])
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4g} – {high:.4g}"
+def _interval(found: Measurement) -> str:
+    if found.low is None or found.high is None:
+        return ""
+    return f"{found.low:.4g} – {found.high:.4g} ({'least to most' if found.level is None else f'{found.level:.0%}'})"

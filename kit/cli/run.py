@@ -72,6 +72,7 @@ def run(
 def show(done: Run) -> None:
     """Print what a run showed: claims, or measurements where nothing is claimed, and where the report is."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from kit.runner.run import REPORT
@@ -89,7 +90,7 @@ def show(done: Run) -> None:
         colours = {"PASS": "bold green", "FAIL": "bold red", "over budget": "bold yellow", "within budget": "green"}
         for verdict in done.verdicts:
             colour = colours.get(verdict.label, "dim")
-            table.add_row(verdict.claim, verdict.observed, f"[{colour}]{verdict.label}[/]")
+            table.add_row(escape(verdict.claim), escape(verdict.observed), f"[{colour}]{verdict.label}[/]")
         console.print(table)
     claimed = {verdict.claim.split(" ")[0] for verdict in done.verdicts}
     if done.result is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kit.data.checks import OnBad
-from kit.data.rows import SPLITS, Rows
+from kit.data.rows import SPLITS, ImageText, Question, Rows
 from kit.data.splits import NAMES
 from kit.errors import DataError, Fault, did_you_mean
 from kit.parts.reference import Reference, parse
@@ -21,6 +21,7 @@ def load_rows(
     seed: int = 0,
     on_bad: OnBad = "raise",
     base: Path | None = None,
+    kind: Literal["pairs", "questions"] | None = None,
 ) -> Rows[Any]:
     """Return the rows of a source: ImageText rows, or Question rows where it holds questions.
 
@@ -32,6 +33,7 @@ def load_rows(
         seed: For ``limit``.
         on_bad: "raise" states all faults at once; "skip" leaves bad rows out and counts them.
         base: The folder that relative paths start from; the working directory by default.
+        kind: What the caller can use: "pairs" (ImageText) or "questions" (Question); None for either.
 
     Raises:
         DataError: the source, the split or the rows are not as they must be; all faults at once.
@@ -41,6 +43,10 @@ def load_rows(
     reference = source if isinstance(source, Reference) else parse(source, kind="data", base=base)
     _check(reference, split=split, language=language, limit=limit, on_bad=on_bad)
     rows = _load(reference, split=split, language=language, on_bad=on_bad, limit=limit, seed=seed)
+    wanted = {"pairs": ImageText, "questions": Question}.get(kind or "")
+    if wanted is not None and not all(isinstance(row, wanted) for row in rows):
+        held = "questions" if kind == "pairs" else "image-text pairs"
+        raise DataError(Fault(reference.text, f"holds {held}, and {kind} are needed", "name another source"))
     return rows if limit is None else rows.limit(limit, seed=seed)
 
 

@@ -22,7 +22,7 @@ def picture_grid(
     queries: Sequence[str],
     found: dict[str, Tensor],
     pictures: Sequence[Picture],
-    own: Sequence[int],
+    own: Sequence[int] | None = None,
     *,
     columns: int = 5,
     title: str = "",
@@ -33,7 +33,7 @@ def picture_grid(
         queries: The words, q of them.
         found: For each model's name, its similarities, shape (q, len(pictures)).
         pictures: What was searched.
-        own: For each query, which picture is its own, or -1 where it has none; shape (q,).
+        own: For each query, which picture is its own, to be framed; shape (q,). None where nobody knows.
         columns: Pictures shown per query and model, best first.
         title: Above the figure.
 
@@ -48,7 +48,7 @@ def picture_grid(
             raise DataError.of(f"picture_grid: {name}", f"shape {shape}, needed {(len(queries), len(pictures))}")
     if not queries or not found:
         raise DataError.of("picture_grid", "there is nothing to show")
-    if len(own) != len(queries):
+    if own is not None and len(own) != len(queries):
         raise DataError.of("picture_grid: own", f"{len(own)} entries for {len(queries)} queries", "give one for each")
     wide = len(found) * columns
     figure, axes = plt.subplots(
@@ -63,7 +63,7 @@ def picture_grid(
             if block == 0:
                 label.text(1, 0.5, query, ha="right", va="center", wrap=True, fontsize=9, transform=label.transAxes)
             best = np.argsort(-similarity[row].numpy(), kind="stable")[:columns]
-            _show(cells, [pictures[index] for index in best], [index == own[row] for index in best])
+            _show(cells, [pictures[index] for index in best], [own is not None and index == own[row] for index in best])
             if row == 0:
                 cells[0].set_title(name, fontsize=10, loc="left", fontweight="bold")
     if title:

@@ -21,7 +21,12 @@ CUTOFFS = (1, 5, 10)
 
 
 def retrieval(
-    similarities: Sequence[Tensor], *, split: str, clusters: Sequence[str] | None = None, prefix: str = ""
+    similarities: Sequence[Tensor],
+    *,
+    split: str,
+    clusters: Sequence[str] | None = None,
+    asking: Sequence[int] | None = None,
+    prefix: str = "",
 ) -> dict[str, Measurement]:
     """Return recall@1, 5, 10 and the median rank, from texts to pictures and back.
 
@@ -31,6 +36,8 @@ def retrieval(
             interval speaks of new queries and not of three copies of the same ones.
         split: The data it was measured on.
         clusters: One label per row, where rows are not independent (pictures of one concept); shape (n,).
+        asking: Rows that count as queries; all are searched. None for all. What is asked of a subset says how the
+            whole comes about: pictures with a look-alike in training, and those without.
         prefix: Put before every name: ``flags_recall_at_1``.
 
     Returns:
@@ -41,11 +48,16 @@ def retrieval(
         DataError: no matrix.
         ValueError: a matrix that is not square.
     """
-    if not similarities:
-        raise DataError.of("retrieval", "no similarities were given")
+    if not similarities or (asking is not None and not len(asking)):
+        raise DataError.of("retrieval", "no similarities or no queries were given", "check seeds, data and limit")
+    if clusters is not None and asking is not None:
+        clusters = [clusters[row] for row in asking]
     found = {}
     for direction, turned in (("", False), ("image_to_text_", True)):
         by_seed = torch.stack([ranks(matrix.T if turned else matrix) for matrix in similarities]).double()
+        items = by_seed.shape[1]
+        if asking is not None:
+            by_seed = by_seed[:, list(asking)]
         n = by_seed.shape[1]
         method = f"mean of {len(similarities)} seeds, " if len(similarities) > 1 else ""
         for k in CUTOFFS:
@@ -53,13 +65,14 @@ def retrieval(
             interval = bootstrap(hits, clusters=clusters)
             found[f"{prefix}{direction}recall_at_{k}"] = Measurement(
                 float(hits.mean()), "share", n, interval.low, interval.high, method=method + interval.method,
-                baseline=min(1.0, k / n), split=split,
+                baseline=min(1.0, k / items), split=split,
             )  # fmt: skip
         mean_rank = by_seed.mean(0).numpy()
+        method = f"median over queries of their mean rank in {len(similarities)} seeds, " if method else ""
         interval = bootstrap(mean_rank, statistic="median", clusters=clusters)
         found[f"{prefix}{direction}median_rank"] = Measurement(
             float(np.median(mean_rank)), "rank", n, interval.low, interval.high, method=method + interval.method,
-            baseline=(n + 1) / 2, split=split, better="lower",
+            baseline=(items + 1) / 2, split=split, better="lower",
         )  # fmt: skip
     return found
 

@@ -19,7 +19,7 @@ class Verdict:
         observed: What was measured, with interval and sample size, or why there is nothing.
         passed: Whether the claim holds.
         kind: "claim", which fails a run; "budget", which only warns; or "elsewhere", a claim that the recipe makes
-            about other inputs than this run's, which is shown and not judged.
+            about other parameters than this run's, which is shown and not judged.
     """
 
     claim: str
@@ -37,20 +37,20 @@ class Verdict:
         return "PASS" if self.passed else "FAIL"
 
 
-def check(result: Result | None, claims: Sequence[Claim], *, other_inputs: Sequence[str] = ()) -> list[Verdict]:
+def check(result: Result | None, claims: Sequence[Claim], *, changed: Sequence[str] = ()) -> list[Verdict]:
     """Return a verdict for each claim; without a Result every claim fails.
 
     Args:
         result: What the notebook left.
         claims: What the recipe says of it.
-        other_inputs: Parameters by which the user gave other data or another model than the recipe's. Its claims
-            say nothing of those, so they are shown and not judged.
+        changed: Parameters to which the user gave other values than the recipe's. Its claims say nothing of those
+            runs, so they are shown and not judged.
     """
     if result is None:
         reason = "the notebook left no result: end it with kit.save_result(...)"
         return [Verdict(str(claim), reason, passed=False) for claim in claims]
     verdicts = [_verdict(claim, result.measurements) for claim in claims]
-    return [replace(verdict, kind="elsewhere") for verdict in verdicts] if other_inputs else verdicts
+    return [replace(verdict, kind="elsewhere") for verdict in verdicts] if changed else verdicts
 
 
 def _verdict(claim: Claim, measurements: Mapping[str, Measurement]) -> Verdict:

@@ -54,7 +54,7 @@ class Plan:
         inputs: What it builds on.
         digests: The digest's ingredients and the digest itself, see ``kit.runner.digest``.
         command: The command that runs it again.
-        other_inputs: Parameters by which the user gave another source than the recipe's own.
+        changed: Parameters to which the user gave another value than the recipe's size has.
     """
 
     recipe: Recipe
@@ -64,7 +64,7 @@ class Plan:
     inputs: tuple[Input, ...]
     digests: Mapping[str, str]
     command: str
-    other_inputs: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -100,10 +100,33 @@ def make_plan(recipe: Recipe, *, target: str, size: str = DEFAULT_SIZE, given: M
             values[name] = effective[name] = reference.text
     rest = {name: value for name, value in effective.items() if name not in references}
     contents = [(found.parameter, f"{references[found.parameter].scheme} {found.digest}") for found in inputs]
-    digests = digest.of_run(recipe.notebook, rest, contents)
+    digests = digest.of_run(recipe.notebook, rest, contents + _files(rest))
     own = {**recipe.notebook.defaults(), **recipe.sizes.get(size, {})}
-    other = tuple(name for name in references if name in given and given[name] != own.get(name))
-    return Plan(recipe, size, values, effective, inputs, digests, _command(target, size, given), other)
+    changed = tuple(sorted(name for name, value in given.items() if value != own.get(name)))
+    return Plan(recipe, size, values, effective, inputs, digests, _command(target, size, given), changed)
+
+
+def _files(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what lies in the files and folders that other parameters name: a notebook of one's own reads those too.
+
+    A file counts by its content, a folder by its files' names, sizes and times, since it may be large.
+    """
+    from kit.parts.wheel import file_sha256
+
+    found = []
+    for name, value in sorted(values.items()):
+        path = Path(value) if isinstance(value, str) and 0 < len(value) < 1024 and "\0" not in value else None
+        try:
+            if path is not None and path.is_file():
+                found.append((name, f"file {file_sha256(path)}"))
+            elif path is not None and path.is_dir():
+                files = [
+                    (str(file.relative_to(path)), file.stat()) for file in sorted(path.rglob("*")) if file.is_file()
+                ]
+                found.append((name, f"folder {[(where, stat.st_size, stat.st_mtime_ns) for where, stat in files]}"))
+        except OSError:  # a name too long for a path, or a folder that cannot be listed: not ours to read
+            continue
+    return found
 
 
 def _references(

@@ -129,7 +129,8 @@ def _cards(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(name: str, found: Measurement) -> dict[str, Any]:
-    words = "" if found.low is None else f"{found.low:.4g} to {found.high:.4g}, {found.level:.0%}"
+    covers = "least to most" if found.level is None else f"{found.level:.0%}"
+    words = "" if found.low is None else f"{found.low:.4g} to {found.high:.4g}, {covers}"
     if found.baseline is not None:
         words += f"{'; ' if words else ''}baseline {found.baseline:.4g}"
     return {

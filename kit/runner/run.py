@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,11 @@ def run(
     ):
         if ledger.is_whole(final) and not force:
             return _reused(final, plan, price_per_hour)
+        began = time.monotonic()
         _pull_parts(plan)
         with ledger.partial(final) as folder:
-            return _fresh(plan, folder, final, limit_s=limit_s or _limit(plan), price=price_per_hour, hooks=hooks)
+            settled = _Settled(limit_s or _limit(plan), price_per_hour, pulled_s=time.monotonic() - began)
+            return _fresh(plan, folder, final, settled, hooks)
 
 
 def _limit(plan: Plan) -> float:
@@ -112,12 +115,25 @@ def _pull_parts(plan: Plan) -> None:
         pull.get(name)
 
 
-def _fresh(plan: Plan, folder: Path, final: Path, *, limit_s: float, price: float | None, hooks: Hooks) -> Run:
+@dataclass(frozen=True)
+class _Settled:
+    limit_s: float
+    price_per_hour: float | None
+    pulled_s: float
+
+
+def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hooks) -> Run:
     started = dt.datetime.now(dt.UTC)
     try:
         cost = execute(
-            plan.recipe.notebook, plan.values, into=folder, cwd=Path.cwd(), limit_s=limit_s, on_cell=hooks.on_cell
+            plan.recipe.notebook,
+            plan.values,
+            into=folder,
+            cwd=Path.cwd(),
+            limit_s=settled.limit_s,
+            on_cell=hooks.on_cell,
         )
+        cost = Cost(round(settled.pulled_s + cost.wall_s, 3), cost.peak_rss_gib)
         _tidy(folder, final)
         result = _with_relative_bundles(read_result(folder / EXECUTED), final)
     except NotebookStoppedError as error:
@@ -126,7 +142,7 @@ def _fresh(plan: Plan, folder: Path, final: Path, *, limit_s: float, price: floa
     except ResultError as error:
         kept = ledger.keep_failed(folder, final, EXECUTED)
         raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
-    record = _record(plan, started, cost, price)
+    record = _record(plan, started, cost, settled.price_per_hour)
     verdicts = _check(plan, result, record)
     record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
     if result is not None:
@@ -161,7 +177,7 @@ def _record(plan: Plan, started: dt.datetime, cost: Cost, price: float | None) -
 def _check(plan: Plan, result: Result | None, record: dict[str, Any]) -> tuple[Verdict, ...]:
     budget = plan.recipe.budget.get(plan.size, {})
     return (
-        *claims.check(result, plan.recipe.expect.get(plan.size, ()), other_inputs=plan.other_inputs),
+        *claims.check(result, plan.recipe.expect.get(plan.size, ()), changed=plan.changed),
         *claims.check_budget(budget, wall_s=record["wall_s"], peak_rss_gib=record["peak_rss_gib"]),
     )
 

@@ -16,7 +16,7 @@ class Cost:
     """What a run cost.
 
     Args:
-        wall_s: Seconds from the kernel's start to its end.
+        wall_s: Seconds from the kernel's start to its end; in a run's record, pulling its parts is added.
         peak_rss_gib: Largest resident memory of the kernel and all its children together, in GiB (2**30 bytes).
     """
 

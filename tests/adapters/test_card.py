@@ -50,8 +50,8 @@ def test_share_alike_leads_the_front_matter():
 
 def test_every_number_comes_with_its_interval_n_and_baseline():
     rows = section(card(MANIFEST), "What it reached").splitlines()
-    assert rows[0] == "| measurement | value | 95% interval | n | baseline | split |"
-    assert "| recall_at_1 | 0.171 share | 0.131 – 0.212 | 311 | 0.0032 | test |" in rows
+    assert rows[0] == "| measurement | value | interval | n | baseline | split |"
+    assert "| recall_at_1 | 0.171 share | 0.131 – 0.212 (95%) | 311 | 0.0032 | test |" in rows
     assert "| wall_s | 12 s |  | 1 |  |  |" in rows
 
 

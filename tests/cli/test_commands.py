@@ -19,7 +19,8 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_run_twice_report_and_exit_codes(kit: Call, recipe: Callable[..., Path], tmp_path: Path) -> None:
     path = recipe(
-        "notebook: {nb}/result.ipynb\nsizes: {smoke: {value: 0.1}}\nexpect: {laptop: {recall_at_1: {at_least: 0.4}}}"
+        "notebook: {nb}/result.ipynb\nsizes: {smoke: {value: 0.1}, weak: {value: 0.2}}\n"
+        "expect: {laptop: &claim {recall_at_1: {at_least: 0.4}}, weak: *claim}"
     )
     first = kit("run", path)
     assert first.returncode == 0, first.stderr
@@ -31,9 +32,12 @@ def test_run_twice_report_and_exit_codes(kit: Call, recipe: Callable[..., Path],
     report = kit("report", "mine").stdout.strip()
     assert Path(report).is_file()
     assert str(Path(report).relative_to(tmp_path)) in again.stdout
-    failed = kit("run", path, "-p", "value=0.2")
+    failed = kit("run", path, "--size", "weak")
     assert failed.returncode == 1
     assert "FAIL" in failed.stdout
+    changed = kit("run", path, "-p", "value=0.3")
+    assert changed.returncode == 0, "a recipe's claims say nothing of other parameters"
+    assert "not claimed here" in changed.stdout
     assert kit("run", path, "--size", "smoke").returncode == 0
 
 

@@ -65,3 +65,9 @@ def test_limit_draws_the_same_rows_again():
     assert len(ten) == 10
     assert ten.digest() == load_rows("easy-vqa", split="test", limit=10, seed=3).digest()
     assert ten.digest() != load_rows("easy-vqa", split="test", limit=10, seed=4).digest()
+
+
+@pytest.mark.parametrize(("source", "kind"), [("easy-vqa", "pairs"), ("openmoji", "questions")])
+def test_the_wrong_kind_of_rows_is_told_at_once(source: str, kind: str) -> None:
+    with pytest.raises(DataError, match=f"and {kind} are needed"):
+        load_rows(source, split="test", limit=3, kind=kind)

@@ -72,7 +72,7 @@ def test_a_prefix_and_few_rows():
 
 
 def test_nothing_to_score():
-    with pytest.raises(DataError, match="no similarities were given"):
+    with pytest.raises(DataError, match="no similarities or no queries"):
         retrieval([], split="test")
     with pytest.raises(ValueError, match="a square matrix"):
         retrieval([torch.zeros(2, 3)], split="test")
@@ -120,3 +120,13 @@ def test_what_makes_no_zero_shot(prefixes, labels, templates, said):
 
 def test_braces_in_a_label_are_only_a_label(prefixes):
     assert zero_shot(prefixes, noise_pictures(2), ["{x}", "{}"], split="test").n == 2
+
+
+def test_a_subset_asks_and_all_are_searched() -> None:
+    similarity = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.1, 0.9], [0.0, 0.5, 0.6]])
+    found = retrieval([similarity], split="test", asking=[1, 2])
+    assert found["recall_at_1"].value == 0.5  # of rows 1 and 2 the second finds its own
+    assert found["recall_at_1"].n == 2
+    assert found["recall_at_1"].baseline == pytest.approx(1 / 3), "chance among all three"
+    with pytest.raises(DataError, match="no queries"):
+        retrieval([similarity], split="test", asking=[])

@@ -45,9 +45,9 @@ def test_budgets_warn() -> None:
     assert (wall.label, peak.label) == ("over budget", "within budget")
 
 
-def test_claims_about_other_data_are_shown_and_not_judged() -> None:
+def test_claims_about_other_parameters_are_shown_and_not_judged() -> None:
     claims = [Claim("share", "at_least", 0.9)]
-    (own,), (other,) = check(RESULT, claims), check(RESULT, claims, other_inputs=("data",))
+    (own,), (other,) = check(RESULT, claims), check(RESULT, claims, changed=("data",))
     assert (own.kind, own.label) == ("claim", "FAIL")
     assert (other.kind, other.label) == ("elsewhere", "not claimed here")
     assert other.observed == own.observed

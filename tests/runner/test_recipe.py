@@ -93,9 +93,9 @@ def test_a_name_a_file_and_a_notebook_are_found(recipe: Callable[..., Path], not
             find(target)
 
 
-def test_a_plan_knows_which_inputs_are_not_the_recipes_own(recipe: Callable[..., Path]) -> None:
+def test_a_plan_knows_which_parameters_are_not_the_recipes_own(recipe: Callable[..., Path]) -> None:
     path = recipe("notebook: '{nb}/uses_part.ipynb'\ninputs: {data: data}")
     own = make_plan(read_recipe(path), target=str(path), given={"data": "openmoji"})
     other = make_plan(read_recipe(path), target=str(path), given={"data": "easy-vqa"})
-    assert own.other_inputs == ()
-    assert other.other_inputs == ("data",)
+    assert own.changed == ()
+    assert other.changed == ("data",)

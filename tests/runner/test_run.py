@@ -267,3 +267,25 @@ def test_a_full_disk_is_one_clear_error(notebooks: Path, tmp_path: Path) -> None
 
 def test_no_kernelspec_is_needed(notebooks: Path, tmp_path: Path) -> None:
     assert do(notebooks / "no_kernelspec.ipynb", tmp_path).result is None
+
+
+def test_a_file_that_a_parameter_names_is_an_input(
+    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = find(str(notebooks / "uses_part.ipynb"))
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "one.txt").write_text("1")
+
+    def digest(value: str) -> str:
+        return make_plan(recipe, target="x", given={"data": value}).digest
+
+    before = {value: digest(value) for value in ("rows.csv", "many", "absent")}
+    assert before == {value: digest(value) for value in before}
+    (tmp_path / "rows.csv").write_text("a,b\n1,3\n")
+    (tmp_path / "many" / "two.txt").write_text("2")
+    after = {value: digest(value) for value in before}
+    assert after["rows.csv"] != before["rows.csv"]
+    assert after["many"] != before["many"]
+    assert after["absent"] == before["absent"]
