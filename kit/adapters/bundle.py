@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,6 +63,8 @@ def save_bundle(
 ) -> Bundle:
     """Write a bundle; the folder appears whole or not at all.
 
+    What killed saves of this bundle left beside it is put back or swept first.
+
     Args:
         folder: Where to; an older bundle there is replaced, anything else is not touched.
         encoder: The model.
@@ -78,6 +82,7 @@ def save_bundle(
 
     target = Path(folder).absolute()
     _check_parameters(parameters or {})
+    _recover(target)
     if target.exists() and not (target / "manifest.json").is_file():
         raise BundleError.of(str(target), "is there already, and is no bundle", "choose another folder")
     manifest = Manifest(
@@ -93,7 +98,7 @@ def save_bundle(
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-{os.getpid()}-", dir=target.parent))
     except OSError as error:
         raise BundleError.of(str(target), f"cannot be written: {error.strerror}", "choose another folder") from error
     try:
@@ -115,10 +120,14 @@ def save_bundle(
 def open_bundle(folder: Path | str) -> Bundle:
     """Return the bundle in a folder after verifying every file.
 
+    Where a save was killed while it exchanged an older bundle for a newer one, the older one is put back.
+
     Raises:
         BundleError: everything that differs from what was saved, at once.
     """
     place = Path(folder).absolute()
+    if not place.exists():
+        _recover(place)
     return Bundle(place, verify(place))
 
 
@@ -169,18 +178,43 @@ def _write_model(folder: Path, encoder: ClipEncoder) -> None:
 
 
 def _put(work: Path, target: Path) -> None:
-    """Move ``work`` to ``target``; a folder cannot replace a full one in one step, so the older goes aside first."""
+    """Move ``work`` to ``target``; a folder cannot replace a full one in one step, so the older goes aside first.
+
+    A kill between the two steps leaves no bundle at ``target``; ``_recover`` finds the older one by its name.
+    """
     if not target.exists():
         work.replace(target)
         return
-    aside = target.parent / f".{target.name}-old-{os.getpid()}"
+    aside = target.parent / f"{work.name}-old"
     target.replace(aside)
     try:
         work.replace(target)
-    except OSError:
-        aside.replace(target)
-        raise
+    finally:
+        if not target.exists():  # a failure, or an interrupt between the two
+            aside.replace(target)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _recover(target: Path) -> None:
+    """Undo what killed saves left: put the bundle that one had moved aside back, and sweep everything else.
+
+    Folders of processes that are alive are another save's, and stay.
+    """
+    import psutil
+
+    # What mkdtemp makes of the prefix in save_bundle, and what _put makes of that.
+    left = re.compile(rf"\.{re.escape(target.name)}-(\d+)-[a-z0-9_]+(-old)?")
+    try:
+        beside = [(path, left.fullmatch(path.name)) for path in target.parent.iterdir()]
+    except OSError:  # no such folder, or not ours to look into; saving says so
+        return
+    orphans = [(path, bool(match[2])) for path, match in beside if match and not psutil.pid_exists(int(match[1]))]
+    for path, aside in orphans:
+        if aside and not target.exists() and (path / "manifest.json").is_file():
+            with suppress(OSError):  # what cannot be moved is not deleted either: it may be all that is left
+                path.replace(target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,11 +222,58 @@ def test_killed_saves_leave_a_whole_bundle(tiny_folder, tmp_path):
         time.sleep(0.6 + 0.037 * number)
         worker.send_signal(signal.SIGKILL)
         worker.communicate()
-        if not target.exists():  # killed between two renames: the older one lies beside
-            (aside,) = target.parent.glob(".clip-old-*")
-            target = aside
         assert open_bundle(target).manifest.name == "x"
-        target = tmp_path / "out" / "clip"
+    bundles._recover(target)
+    assert [entry.name for entry in target.parent.iterdir()] == ["clip"]
+
+
+def killed_between_the_renames(saved, work_name):
+    """Kill a process that has moved the older bundle aside; return the process's number."""
+    pid = os.fork()
+    if pid == 0:
+        work = saved.folder.parent / work_name.format(os.getpid())
+        shutil.copytree(saved.folder, work)
+        replace = Path.replace
+
+        def replace_and_die(path, to):
+            replace(path, to)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Path.replace = replace_and_die
+        bundles._put(work, saved.folder)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    return pid
+
+
+def test_a_save_killed_in_the_exchange_is_undone_by_opening(saved):
+    pid = killed_between_the_renames(saved, ".clip-{}-a1b2c3d4")
+    assert sorted(hidden(saved.folder.parent)) == [f".clip-{pid}-a1b2c3d4", f".clip-{pid}-a1b2c3d4-old"]
+    assert not saved.folder.exists()
+    assert open_bundle(saved.folder).manifest == saved.manifest
+    assert hidden(saved.folder.parent) == []
+
+
+def test_a_save_killed_in_the_exchange_is_undone_by_saving(saved, tiny, monkeypatch):
+    killed_between_the_renames(saved, ".clip-{}-a1b2c3d4")
+    monkeypatch.setattr(bundles, "_write_model", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(BundleError, match="No space left"):
+        save_bundle(saved.folder, tiny, name="Second")
+    assert read(saved.folder) == saved.manifest  # the failed save, too, left the older one
+    assert hidden(saved.folder.parent) == []
+
+
+def test_only_what_dead_saves_of_this_bundle_left_is_swept(saved, tiny):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    dead, alive = done.pid, os.getpid()
+    others = [f".clip-{alive}-a1b2c3d4", f".clip-2-{dead}-a1b2c3d4", ".clip-notes", f".other-{dead}-a1b2c3d4"]
+    for name in (*others, f".clip-{dead}-a1b2c3d4", f".clip-{dead}-a_b2c3d4-old"):
+        (saved.folder.parent / name).mkdir()
+        (saved.folder.parent / name / "manifest.json").write_text("{}")
+    save_bundle(saved.folder, tiny, name="Second")
+    assert read(saved.folder).name == "Second"
+    assert sorted(hidden(saved.folder.parent)) == sorted(others)
 
 
 def test_parameters_must_be_json_values_and_all_that_are_not_are_named(tiny, tmp_path):
