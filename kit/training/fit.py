@@ -69,7 +69,9 @@ def fit(
 
     AdamW, linear warm-up and cosine decay, gradients clipped by their global norm. Order of rows, dropout and
     every other chance of a step follow from ``seed`` and the step's number alone, so a run that was stopped and
-    resumed ends with the numbers of one that was not.
+    resumed ends with the numbers of one that was not. With "fp16" that is nearly so: the loss scaler's state is in
+    no checkpoint, so a resumed run finds its scale anew. The caller's own torch generators, the CPU's and the
+    device's, are left as they were.
 
     Args:
         model: What is trained: every parameter with ``requires_grad``.
@@ -154,10 +156,16 @@ class _Run:
 
     @contextmanager
     def training(self, model: nn.Module) -> Iterator[None]:
-        """Put the model into training mode, and leave it in evaluation mode, as it was before accelerate wrapped it."""
+        """Put the model into training mode, and leave it in evaluation mode, as it was before accelerate wrapped it.
+
+        Every step seeds torch; the fork gives the caller's random state back.
+        """
+        device = self.accelerator.device
         model.train()
         try:
-            yield
+            # The CPU's state is always forked.
+            with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+                yield
         finally:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
             model.eval()

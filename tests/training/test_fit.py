@@ -283,6 +283,22 @@ def test_frozen_parameters_stay_and_the_model_is_left_evaluating():
     assert not model.training
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_callers_random_state_is_left_as_it_was(stopped):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Net().to(device)
+    torch.manual_seed(5)
+    expected = [torch.rand(3), torch.rand(3, device=device)]
+    torch.manual_seed(5)
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, failing(at=2), [X, Y], steps=4, batch_size=16)
+    else:
+        fit(model, mse, [X, Y], steps=4, batch_size=16)
+    found = [torch.rand(3), torch.rand(3, device=device)]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_one_precision_after_another_and_no_trace_of_it():
     model = Net()
     for precision in ("no", "bf16", "no"):
