@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
-from kit.manifest import Manifest, verify
+from kit.manifest import FILE, Manifest, read, verify
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.stitch import PREPROCESS, assemble, stitch
 from kit.parts.reference import Fingerprint, Reference, fingerprint, parse
@@ -111,7 +111,21 @@ def _bundle(reference: Reference) -> ClipEncoder:
 
 
 def _local_dir(reference: Reference) -> ClipEncoder:
-    return open_folder(_folder_of(reference), name=reference.text, bases=(fingerprint(reference),))
+    folder = _folder_of(reference)
+    # A bundle owes what its manifest says under this scheme too; that its files are whole is what bundle: checks.
+    bases = heritage(read(folder)) if _is_bundle(folder) else (fingerprint(reference),)
+    return open_folder(folder, name=reference.text, bases=bases)
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Return whether a folder's manifest is kit's, whole or damaged; web pages have a manifest.json too."""
+    try:
+        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True  # reading it says what is wrong
+    return isinstance(said, dict) and {"schema", "bases"} <= said.keys()
 
 
 def heritage(manifest: Manifest) -> tuple[Fingerprint, ...]:

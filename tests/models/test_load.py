@@ -127,6 +127,27 @@ def test_a_bundle_is_verified_and_keeps_what_it_owes(tmp_path, tiny):
         load_dual_encoder(f"bundle:{tmp_path / 'b'}")
 
 
+def test_a_bundle_opened_as_a_folder_keeps_what_it_owes(tmp_path, tiny):
+    from kit.manifest import Base
+
+    data = Base("openmoji", "ab", "CC-BY-SA-4.0", "Emoji by OpenMoji", rows=3, split="train")
+    folder = save_bundle(tmp_path / "b", tiny, name="x", data=(data,)).folder
+    mother = load_dual_encoder(f"local-dir:{folder}", device="cpu")
+    assert mother.bases == load_dual_encoder(f"bundle:{folder}", device="cpu").bases
+    child = save_bundle(tmp_path / "child", mother, name="y").manifest
+    assert child.attributions() == ("Emoji by OpenMoji",)
+    assert "CC-BY-SA-4.0" in child.licences()
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"manifest\.json: cannot be read"):
+        load_dual_encoder(f"local-dir:{folder}", device="cpu")
+
+
+def test_another_programs_manifest_is_no_bundles(tmp_path, tiny, tiny_folder):
+    shutil.copytree(tiny_folder, tmp_path / "clip")
+    (tmp_path / "clip" / "manifest.json").write_text('{"name": "a web page"}', encoding="utf-8")
+    assert load_dual_encoder(f"local-dir:{tmp_path / 'clip'}", device="cpu").digest() == tiny.digest()
+
+
 def test_the_best_device_is_one_that_torch_has():
     torch.zeros(1, device=best_device())
     assert PREPROCESS["size"] == [32, 32]
