@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from kit.runner.machine import DIGESTED, device_type, versions
+from kit.runner.machine import device_type, digested
 from kit.runner.notebook import Notebook
 
 SHORT = 12
@@ -31,7 +31,7 @@ def of_run(notebook: Notebook, parameters: Mapping[str, Any], inputs: Iterable[t
         "parameters": _of_json(dict(parameters)),
         "kit": of_sources(Path(kit.__file__).parent),
         "inputs": _of_json(sorted(inputs)),
-        "versions": _of_json(versions(DIGESTED)),
+        "versions": _of_json(digested()),
         "device": _of_json(device_type()),
     }
     return {**ingredients, "digest": _of_json(ingredients)}

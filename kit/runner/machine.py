@@ -5,14 +5,34 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-# A change in one of these may change a number, so they are part of a run's digest.
-DIGESTED = ("torch", "transformers", "peft", "open_clip_torch", "timm")
-RECORDED = (*DIGESTED, "multimodal-kit", "accelerate", "numpy", "papermill", "nbclient", "ipykernel")
+DISTRIBUTION = "multimodal-kit"
+RECORDED = (
+    *("torch", "transformers", "peft", "open_clip_torch", "timm"),
+    *(DISTRIBUTION, "accelerate", "numpy", "papermill", "nbclient", "ipykernel"),
+)
+
+
+def digested() -> dict[str, str | None]:
+    """Return the versions that are part of a run's digest: Python's, and those of all that kit runs on.
+
+    A change in any of them may move a number (a resize in pillow, a drawing in resvg_py, a solver in scipy), and
+    which of them a notebook uses is not known before it runs. Python counts by its minor version alone.
+    """
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # kit's sources on the path, not installed
+        required = list(RECORDED)
+    words = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in required if "extra ==" not in line]
+    # Build tools differ in how they write resvg_py; PEP 503's form is the same everywhere.
+    names = {re.sub(r"[-_.]+", "-", word).lower() for word in words} | {"peft"}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"python": python, **versions(tuple(sorted(names - {DISTRIBUTION})))}
 
 
 def versions(names: tuple[str, ...] = RECORDED) -> dict[str, str | None]:

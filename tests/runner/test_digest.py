@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,28 @@ def test_the_device_counts(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert of(notebook) != before
 
 
-@pytest.mark.parametrize("name", machine.DIGESTED)
+def test_versions_of_all_that_kit_runs_on_count(root: Path) -> None:
+    import tomllib
+
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {line.partition(">=")[0].replace("_", "-") for line in project["dependencies"]}
+    found = machine.digested()
+    assert set(found) == wanted | {"peft", "python"}
+    assert list(found) == ["python", *sorted(wanted | {"peft"})]
+    assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert all(found.values()), "all of them are installed here"
+
+
+def test_without_an_installed_kit_the_recorded_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "DISTRIBUTION", "no-such-distribution")
+    assert {"torch", "numpy", "peft", "python"} <= set(machine.digested())
+
+
+@pytest.mark.parametrize("name", machine.digested())
 def test_each_version_counts(notebook: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before = of(notebook)
-    real = machine.versions(machine.DIGESTED)
-    monkeypatch.setattr(digest, "versions", lambda _: {**real, name: "0.0.1"})
+    real = machine.digested()
+    monkeypatch.setattr(digest, "digested", lambda: {**real, name: "0.0.1"})
     assert of(notebook) != before
 
 
