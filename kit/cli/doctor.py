@@ -36,12 +36,14 @@ def doctor() -> None:
     """Look at Python, packages, device, memory, disk and parts; exit code 1 when something essential is broken."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     found = list(findings())
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in found:
         mark = "[green]ok[/]" if finding.good else "[bold red]broken[/]"
-        table.add_row(finding.what, finding.found + (f"\nFix: {finding.fix}" if finding.fix else ""), mark)
+        told = finding.found + (f"\nFix: {finding.fix}" if finding.fix else "")
+        table.add_row(Text(finding.what), Text(told), mark)  # as Text: a folder named "[a]" is no markup
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
     if not all(finding.good for finding in found):
         raise typer.Exit(1)

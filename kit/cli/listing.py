@@ -11,6 +11,7 @@ def show_list() -> None:
     """Show the recipes that come with kit: what each does, its sizes, and the machine it fits."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from kit.runner.library import every_recipe
 
@@ -20,7 +21,8 @@ def show_list() -> None:
     for column in ("recipe", "about", "sizes", "fits"):
         table.add_column(column, overflow="fold")
     for name, recipe in good.items():
-        table.add_row(name, recipe.about, ", ".join(recipe.sizes), recipe.tier)
+        # As Text: an "[a-z]" in a recipe is no markup.
+        table.add_row(*map(Text, (name, recipe.about, ", ".join(recipe.sizes), recipe.tier)))
     if good:
         console.print(table)
     for error in bad.values():
