@@ -121,7 +121,7 @@ def test_openmojis_attribution_reaches_the_card(tiny, tmp_path):
     text = (made.folder / "README.md").read_text(encoding="utf-8")
     assert rows.attribution in text
     assert "CC-BY-SA-4.0" in text
-    assert "| r | 0.5 share | 0.4 – 0.6 | 9 |" in text
+    assert "| r | 0.5 share | 0.4 – 0.6 (95%) | 9 |" in text
 
 
 @pytest.mark.parametrize("file", ["open_clip_model.safetensors", "open_clip_config.json", "README.md"])
