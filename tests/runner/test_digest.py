@@ -87,7 +87,7 @@ def test_versions_of_all_that_kit_runs_on_count(root: Path) -> None:
     assert set(found) == wanted | {"peft", "python"}
     assert list(found) == ["python", *sorted(wanted | {"peft"})]
     assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert all(found.values()), "all of them are installed here"
+    assert all(version for name, version in found.items() if name != "peft"), "kit's own requirements are installed"
 
 
 def test_without_an_installed_kit_the_recorded_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
