@@ -20,7 +20,7 @@ def test_the_readmes_python_runs(root: Path, tmp_path: Path) -> None:
     assert re.search(r"0\.\d+ share \[.*\], n=\d+, baseline", done.stdout)
     alone = "import sys; sys.modules['kit'] = None\n" + without_kit + "print(tokenizer(['a cat']).shape, model.visual)"
     opened = subprocess.run(
-        [sys.executable, "-c", alone], cwd=tmp_path / "my-clip", capture_output=True, text=True, timeout=120,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        [sys.executable, "-c", alone], cwd=tmp_path / "kit-output" / "my-clip", capture_output=True, text=True,
+        timeout=120, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert opened.returncode == 0, opened.stderr[-3000:]

@@ -62,7 +62,9 @@ def retrieval(
         method = f"mean of {len(similarities)} seeds, " if len(similarities) > 1 else ""
         for k in CUTOFFS:
             hits = (by_seed <= k).double().mean(0).numpy()
-            interval = bootstrap(hits, clusters=clusters)
+            # Where all or none were found a bootstrap has no width, which would promise too much of few queries.
+            even = hits.min() == hits.max() and hits[0] in {0.0, 1.0}
+            interval = exact(round(hits.sum()), n) if even else bootstrap(hits, clusters=clusters)
             found[f"{prefix}{direction}recall_at_{k}"] = Measurement(
                 float(hits.mean()), "share", n, interval.low, interval.high, method=method + interval.method,
                 baseline=min(1.0, k / items), split=split,

@@ -50,14 +50,21 @@ def check(result: Result | None, claims: Sequence[Claim], *, changed: Sequence[s
         reason = "the notebook left no result: end it with kit.save_result(...)"
         return [Verdict(str(claim), reason, passed=False) for claim in claims]
     verdicts = [_verdict(claim, result.measurements) for claim in claims]
-    return [replace(verdict, kind="elsewhere") for verdict in verdicts] if changed else verdicts
+    if not changed:
+        return verdicts
+    there = [claim.measurement in result.measurements for claim in claims]
+    seen = [
+        verdict.observed if known else "not measured in this run"
+        for verdict, known in zip(verdicts, there, strict=True)
+    ]
+    return [replace(verdict, observed=what, kind="elsewhere") for verdict, what in zip(verdicts, seen, strict=True)]
 
 
 def _verdict(claim: Claim, measurements: Mapping[str, Measurement]) -> Verdict:
     found = measurements.get(claim.measurement)
     if found is None:
         hint = did_you_mean(claim.measurement, measurements)
-        return Verdict(str(claim), f"not measured.{hint}", passed=False)
+        return Verdict(str(claim), f"not measured in this run.{hint}", passed=False)
     if claim.operator == "at_least":
         return Verdict(str(claim), str(found), passed=found.value >= claim.bound)
     if claim.operator == "at_most":

@@ -200,7 +200,6 @@ def _reused(final: Path, plan: Plan, price: float | None) -> Run:
     now = {
         "about": plan.recipe.about,
         "size": plan.size,
-        "command": plan.command,
         "claims": [dataclasses.asdict(verdict) for verdict in verdicts],
         "price_per_hour": price if price is not None else record.get("price_per_hour"),
     }
