@@ -208,6 +208,8 @@ def _raised(error: Any, into: Path) -> NotebookStoppedError:
 def _source_line(traceback: list[str]) -> tuple[int, str]:
     """Return line number and source of the cell's own line: the first arrow in IPython's traceback."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
+    # Of exceptions that caused one another the last was raised into the cell; the first ones' arrows are elsewhere.
+    text = re.split(r"^(?:The above exception was the|During handling of the above).*$", text, flags=re.MULTILINE)[-1]
     found = re.search(r"^-+> *(\d+) (.*)$", text, re.MULTILINE)
     if found:
         return int(found.group(1)), found.group(2).strip()

@@ -289,3 +289,18 @@ def test_a_file_that_a_parameter_names_is_an_input(
     assert after["rows.csv"] != before["rows.csv"]
     assert after["many"] != before["many"]
     assert after["absent"] == before["absent"]
+
+
+def test_an_error_with_a_cause_is_placed_in_the_cell(notebooks: Path, tmp_path: Path) -> None:
+    notebook = json.loads((notebooks / "raises.ipynb").read_text())
+    source = [
+        "import json\n",
+        "try:\n",
+        "    json.loads('{')\n",
+        "except ValueError as e:\n",
+        "    raise KeyError('x') from e",
+    ]
+    notebook["cells"] = [{**notebook["cells"][-1], "cell_type": "code", "outputs": [], "source": source}]
+    (tmp_path / "chained.ipynb").write_text(json.dumps(notebook))
+    with pytest.raises(RunError, match=r"line 5.*\n(.*\n)*.*raise KeyError\('x'\) from e"):
+        do(tmp_path / "chained.ipynb", tmp_path / "runs")
