@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,6 @@ class Result:
     notes: tuple[str, ...] = ()
     bundles: tuple[str, ...] = ()
     schema: int = SCHEMA
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         faults = [] if self.measurements else [Fault("result", "holds no measurement")]
@@ -109,7 +108,6 @@ class Result:
             "order": list(self.measurements),  # notebooks are written with sorted keys, and the author's order tells
             "notes": list(self.notes),
             "bundles": list(self.bundles),
-            "extra": dict(self.extra),
         }
 
     @classmethod
@@ -140,7 +138,6 @@ class Result:
             notes=tuple(values.get("notes", ())),
             bundles=tuple(values.get("bundles", ())),
             schema=values.get("schema", SCHEMA),
-            extra=values.get("extra", {}),
         )
 
     def to_text(self) -> str:

@@ -28,7 +28,7 @@ measurements = st.builds(
     st.dictionaries(st.from_regex(r"[a-z_][a-z_0-9]*", fullmatch=True), measurements, min_size=1), st.lists(st.text())
 )
 def test_a_result_is_equal_after_a_round_trip(found, notes):
-    result = Result(found, notes=tuple(notes), bundles=("a", "b"), extra={"x": [1]})
+    result = Result(found, notes=tuple(notes), bundles=("a", "b"))
     text = json.dumps(result.to_json(), allow_nan=False)
     assert Result.from_json(json.loads(text)) == result
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -146,8 +146,3 @@ def _keys(named: Mapping[Path, Mapping[str, object]]) -> dict[Path, str]:
             for path, data in named.items()
         }
     )
-
-
-def concepts_in(rows: Iterable[ImageText], group: str = "emoji") -> frozenset[str]:
-    """Return the distinct concepts among the rows of a group."""
-    return frozenset(row.concept for row in rows if row.group == group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kit.errors import did_you_mean
 from kit.result import Measurement, Result
@@ -49,30 +49,23 @@ def check(result: Result | None, claims: Sequence[Claim], *, changed: Sequence[s
     if result is None:
         reason = "the notebook left no result: end it with kit.save_result(...)"
         return [Verdict(str(claim), reason, passed=False) for claim in claims]
-    verdicts = [_verdict(claim, result.measurements) for claim in claims]
-    if not changed:
-        return verdicts
-    there = [claim.measurement in result.measurements for claim in claims]
-    seen = [
-        verdict.observed if known else "not measured in this run"
-        for verdict, known in zip(verdicts, there, strict=True)
-    ]
-    return [replace(verdict, observed=what, kind="elsewhere") for verdict, what in zip(verdicts, seen, strict=True)]
+    kind = "elsewhere" if changed else "claim"
+    return [_verdict(claim, result.measurements, kind) for claim in claims]
 
 
-def _verdict(claim: Claim, measurements: Mapping[str, Measurement]) -> Verdict:
+def _verdict(claim: Claim, measurements: Mapping[str, Measurement], kind: str) -> Verdict:
     found = measurements.get(claim.measurement)
     if found is None:
-        hint = did_you_mean(claim.measurement, measurements)
-        return Verdict(str(claim), f"not measured in this run.{hint}", passed=False)
+        hint = did_you_mean(claim.measurement, measurements) if kind == "claim" else ""
+        return Verdict(str(claim), f"not measured in this run.{hint}", passed=False, kind=kind)
     if claim.operator == "at_least":
-        return Verdict(str(claim), str(found), passed=found.value >= claim.bound)
+        return Verdict(str(claim), str(found), passed=found.value >= claim.bound, kind=kind)
     if claim.operator == "at_most":
-        return Verdict(str(claim), str(found), passed=found.value <= claim.bound)
+        return Verdict(str(claim), str(found), passed=found.value <= claim.bound, kind=kind)
     if found.baseline is None or found.low is None or found.high is None:
-        return Verdict(str(claim), f"{found} (has no baseline or no interval)", passed=False)
+        return Verdict(str(claim), f"{found} (has no baseline or no interval)", passed=False, kind=kind)
     passed = found.high < found.baseline if found.better == "lower" else found.low > found.baseline
-    return Verdict(str(claim), str(found), passed=passed)
+    return Verdict(str(claim), str(found), passed=passed, kind=kind)
 
 
 def check_budget(budget: Mapping[str, float], *, wall_s: float, peak_rss_gib: float) -> list[Verdict]:

@@ -51,3 +51,10 @@ def test_claims_about_other_parameters_are_shown_and_not_judged() -> None:
     assert (own.kind, own.label) == ("claim", "FAIL")
     assert (other.kind, other.label) == ("elsewhere", "not claimed here")
     assert other.observed == own.observed
+
+
+def test_what_other_data_does_not_hold_is_no_misspelling() -> None:
+    claims = [Claim("shore", "at_least", 0.5)]
+    (own,), (other,) = check(RESULT, claims), check(RESULT, claims, changed=("data",))
+    assert own.observed == "not measured in this run. Did you mean 'share'?"
+    assert other.observed == "not measured in this run."
