@@ -1,0 +1,1 @@
+"""Blind human comparisons: the protocol, the votes, and what the votes say."""
