@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from kit.data.checks import OnBad
-from kit.data.rows import SPLITS, ImageText, Question, Rows
+from kit.data.rows import SPLITS, Conversation, ImageText, Question, Row, Rows
 from kit.data.splits import NAMES
 from kit.errors import DataError, Fault, did_you_mean
 from kit.parts.reference import Reference, parse
+
+_KINDS: Mapping[str, type[Row]] = MappingProxyType(
+    {"pairs": ImageText, "questions": Question, "conversations": Conversation}
+)
 
 
 def load_rows(
@@ -21,19 +27,21 @@ def load_rows(
     seed: int = 0,
     on_bad: OnBad = "raise",
     base: Path | None = None,
-    kind: Literal["pairs", "questions"] | None = None,
+    kind: Literal["pairs", "questions", "conversations"] | None = None,
 ) -> Rows[Any]:
-    """Return the rows of a source: ImageText rows, or Question rows where it holds questions.
+    """Return the rows of a source: ImageText rows, Question rows where it holds questions, or Conversation rows.
 
     Args:
-        source: ``openmoji``, ``easy-vqa``, ``folder:PATH`` or ``hub:ORG/NAME[@REVISION]``.
+        source: ``openmoji``, ``easy-vqa``, ``instruct`` (conversations about both), ``folder:PATH`` or
+            ``hub:ORG/NAME[@REVISION]``.
         split: "train", "val", "test" or "all".
         language: Language of OpenMoji's names; other sources have their own and take only "en".
         limit: At most so many rows, drawn by a hash of ``seed`` and id; None for all.
-        seed: For ``limit``.
+        seed: For ``limit``, and for how ``instruct`` is mixed.
         on_bad: "raise" states all faults at once; "skip" leaves bad rows out and counts them.
         base: The folder that relative paths start from; the working directory by default.
-        kind: What the caller can use: "pairs" (ImageText) or "questions" (Question); None for either.
+        kind: What the caller can use: "pairs" (ImageText), "questions" (Question) or "conversations" (Conversation);
+            None for any.
 
     Raises:
         DataError: the source, the split or the rows are not as they must be; all faults at once.
@@ -43,10 +51,11 @@ def load_rows(
     reference = source if isinstance(source, Reference) else parse(source, kind="data", base=base)
     _check(reference, split=split, language=language, limit=limit, on_bad=on_bad)
     rows = _load(reference, split=split, language=language, on_bad=on_bad, limit=limit, seed=seed)
-    wanted = {"pairs": ImageText, "questions": Question}.get(kind or "")
-    if wanted is not None and not all(isinstance(row, wanted) for row in rows):
-        held = "questions" if kind == "pairs" else "image-text pairs"
-        raise DataError(Fault(reference.text, f"holds {held}, and {kind} are needed", "name another source"))
+    other = next((row for row in rows if kind is not None and not isinstance(row, _KINDS[kind])), None)
+    if other is not None:
+        held = next(name for name, row_type in _KINDS.items() if isinstance(other, row_type))
+        what = f"holds {'image-text pairs' if held == 'pairs' else held}, and {kind} are needed"
+        raise DataError(Fault(reference.text, what, "name another source"))
     return rows if limit is None else rows.limit(limit, seed=seed)
 
 
@@ -88,6 +97,10 @@ def _load(reference: Reference, *, split: str, language: str, on_bad: OnBad, lim
         from kit.data import openmoji
 
         return openmoji.load(split=split, language=language)
+    if reference.body == "instruct":
+        from kit.data import instruct
+
+        return instruct.load_conversations(split, seed=seed)
     from kit.data import easy_vqa
 
     return easy_vqa.load(split=split)

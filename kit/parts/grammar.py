@@ -1,6 +1,6 @@
 """One grammar for every source string, so that recipes, notebooks and commands name things alike.
 
-Data: a part (``openmoji``), ``folder:PATH``, ``hub:ORG/NAME[@REVISION]``.
+Data: a part (``openmoji``), a mix of parts (``instruct``), ``folder:PATH``, ``hub:ORG/NAME[@REVISION]``.
 Models: a part (``smollm2-135m``), ``stitch:IMAGE+TEXT``, ``open_clip:MODEL/PRETRAINED``, ``local-dir:PATH``,
 ``bundle:PATH``, ``hf:ORG/NAME[@REVISION]``.
 """
@@ -23,6 +23,8 @@ from kit.parts.catalog import PARTS, Kind
 TOWERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"image": ("efficientnet-lite0",), "text": ("minilm-l6",), "language": ("smollm2-135m",)}
 )
+# Data sets that kit builds from parts, in ``kit.data``.
+MIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"instruct": ("openmoji", "easy-vqa")})
 FORMS: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
     {
         "data": MappingProxyType({"folder": "folder:PATH", "hub": "hub:ORG/NAME[@REVISION]"}),
@@ -123,9 +125,13 @@ def parse(text: str, *, kind: Kind, base: Path | None = None) -> Reference:
 
 def _error(kind: Kind, where: str, what: str, fix: str = "", allowed: str = "") -> KitError:
     """Return the kind's own error, with everything that is allowed unless told otherwise."""
-    names = [name for name, part in PARTS.items() if part.kind == kind]
-    allowed = allowed or f"Allowed: {', '.join([*sorted(names), *FORMS[kind].values()])}."
+    allowed = allowed or f"Allowed: {', '.join([*sorted(_names(kind)), *FORMS[kind].values()])}."
     return (DataError if kind == "data" else ModelError)(Fault(where, what, fix, allowed))
+
+
+def _names(kind: Kind) -> list[str]:
+    """Return what stands without a colon: parts and, for data, mixes of them."""
+    return [name for name, part in PARTS.items() if part.kind == kind] + [name for name in MIXES if kind == "data"]
 
 
 def _a(kind: str) -> str:
@@ -136,13 +142,13 @@ def _bare(text: str, kind: Kind) -> Reference:
     part = PARTS.get(text)
     if part is not None and part.kind == kind:
         return Reference(text, "part", kind, text, parts=(text,))
+    if text in MIXES and kind == "data":
+        return Reference(text, "part", kind, text, parts=MIXES[text])
     if part is not None:
         raise _error(kind, text, f"is {_a(part.kind)}, and {_a(kind)} is wanted here")
     fix = f"write folder:{text}" if kind == "data" and "/" in text else ""
-    names = [name for name, part in PARTS.items() if part.kind == kind]
-    raise _error(
-        kind, text, f"no part has this name, and no scheme stands before a colon.{did_you_mean(text, names)}", fix
-    )
+    near = did_you_mean(text, _names(kind))
+    raise _error(kind, text, f"no part has this name, and no scheme stands before a colon.{near}", fix)
 
 
 def _stitch(text: str, body: str) -> Reference:
