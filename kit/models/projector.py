@@ -1,0 +1,71 @@
+"""Between a vision tower and a language model: features become tokens of the language model's width."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
+
+KINDS = ("linear", "mlp")
+
+
+class Projector(nn.Module):
+    """Features of a picture, as tokens that a language model reads.
+
+    Args:
+        vision_width: Numbers in a feature.
+        width: The language model's width.
+        tokens: Features a picture.
+        kind: "linear", or "mlp" for two layers with GELU between them (LLaVA-1.5, arXiv:2310.03744).
+        norm: What a token's norm should be; the median of the text tokens' at the layer where the picture enters.
+            (Not their mean: the first token's hidden state is a hundred times larger than the others'.)
+        seed: Of the fresh weights.
+
+    Raises:
+        ModelError: an unknown kind, or a norm that is no number above 0.
+    """
+
+    def __init__(
+        self, *, vision_width: int, width: int, tokens: int, kind: str = "linear", norm: float = 1.0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        raise_faults(_faults(kind, norm), ModelError)
+        self.scale = norm / math.sqrt(width)
+        # Stages of a tower differ in scale a hundredfold; every channel is brought to mean 0 and deviation 1.
+        self.register_buffer("mean", torch.zeros(vision_width))
+        self.register_buffer("deviation", torch.ones(vision_width))
+        self.norm = nn.LayerNorm(vision_width)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            last = nn.Linear(vision_width if kind == "linear" else width, width)
+            nn.init.normal_(last.weight, std=last.in_features**-0.5)
+            nn.init.zeros_(last.bias)
+            first = [] if kind == "linear" else [nn.Linear(vision_width, width), nn.GELU()]
+        self.layers = nn.Sequential(*first, last)
+        self.place = nn.Parameter(torch.zeros(tokens, width))
+
+    @torch.no_grad()
+    def calibrate(self, features: Tensor) -> None:
+        """Set each channel's mean and deviation from features of training pictures, shape (n, tokens, vision width)."""
+        flat = features.flatten(0, -2).double()
+        self.mean.copy_(flat.mean(0))
+        self.deviation.copy_(flat.std(0, correction=0) + 1e-3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return tokens, shape (n, tokens, width), for features of shape (n, tokens, vision width)."""
+        even = (features.to(self.place.dtype) - self.mean) / self.deviation
+        tokens: Tensor = (self.layers(self.norm(even)) + self.place) * self.scale
+        return tokens
+
+
+def _faults(kind: str, norm: float) -> list[Fault]:
+    found = []
+    if kind not in KINDS:
+        what = f"{kind!r} is unknown.{did_you_mean(kind, KINDS)}"
+        found.append(Fault("projector", what, allowed=f"Allowed: {listed(KINDS)}."))
+    if not 0 < norm < math.inf:
+        found.append(Fault("projector: norm", f"must be a number above 0, got {norm!r}"))
+    return found

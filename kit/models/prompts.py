@@ -1,0 +1,83 @@
+"""Zero-initialised gated attention to adaption prompts, for pictures: LLaMA-Adapter's layer.
+
+Source:
+    Zhang et al. (2023), arXiv:2303.16199, sections 3.2 and 3.3. Here a query asks the prompts without its rotary
+    turn, so that a prompt is as near to the last token as to the first, and each layer maps the picture's tokens
+    by a low-rank matrix of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PromptedAttention(nn.Module):
+    """A frozen attention that also looks at prompts: its own, each plus what it makes of a picture's token.
+
+    With the gate at 0, where it starts, it is the frozen attention.
+
+    Args:
+        attention: Llama's attention, frozen.
+        tokens: Prompts, one per token of a picture.
+        rank: Of the layer's own map of picture tokens.
+        seed: Of the fresh weights.
+    """
+
+    def __init__(self, attention: Any, *, tokens: int, rank: int, seed: int) -> None:
+        super().__init__()
+        self.attention = attention
+        width, heads = attention.q_proj.in_features, attention.config.num_attention_heads
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.static = nn.Parameter(torch.randn(tokens, width) * 0.02)
+            self.down = nn.Parameter(torch.randn(rank, width) * width**-0.5)
+        self.up = nn.Parameter(torch.zeros(width, rank))
+        self.gate = nn.Parameter(torch.zeros(heads))
+        self.shown: Tensor | None = None  # what ``showing`` puts there: pictures' tokens, one entry per row
+
+    def prompts(self, pictures: Tensor) -> Tensor:
+        """Return the prompts of pictures (b, tokens, width), zeros where there is none; same shape."""
+        return pictures + self.static + F.linear(F.linear(pictures, self.down), self.up)
+
+    def opening(self) -> Tensor:
+        """Return how far each head's gate is open, shape (heads,), between -1 and 1."""
+        return self.gate.tanh()
+
+    def forward(self, hidden_states: Tensor, **rest: Any) -> tuple[Tensor, ...]:
+        """Return what the frozen attention returns, with the prompts' share added."""
+        out, *others = self.attention(hidden_states=hidden_states, **rest)
+        frozen = self.attention
+        batch, t, _ = hidden_states.shape
+        pictures = self.static.new_zeros(1, *self.static.shape) if self.shown is None else self.shown
+        prompts = self.prompts(pictures.to(self.static.dtype)).to(hidden_states.dtype).expand(batch, -1, -1)
+        split = (batch, -1, frozen.q_proj.out_features // len(self.gate))
+        q = frozen.q_proj(hidden_states).view(batch, t, -1, split[2]).transpose(1, 2)
+        k, v = (proj(prompts).view(batch, prompts.shape[1], -1, split[2]) for proj in (frozen.k_proj, frozen.v_proj))
+        extra = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True)
+        extra = extra * self.opening()[:, None, None].to(extra.dtype)
+        return out + F.linear(extra.transpose(1, 2).flatten(2), frozen.o_proj.weight), *others
+
+
+@contextmanager
+def showing(language: nn.Module, pictures: Tensor | None, rows: Tensor) -> Iterator[None]:
+    """Let prompted layers see pictures for one forward pass.
+
+    Args:
+        language: The language model.
+        pictures: Projected pictures, one entry per row of the batch, shape (b, tokens, width); None for none.
+        rows: Which rows have one, shape (b,), bool.
+    """
+    layers = [module for module in language.modules() if isinstance(module, PromptedAttention)]
+    for layer in layers:
+        layer.shown = None if pictures is None else pictures * rows[:, None, None]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.shown = None
