@@ -106,7 +106,7 @@ def trained(*, bytes_: bool) -> Any:
     else:
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # as SentencePiece's pieces are
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
         alphabet = [*string.printable, "▁"]
     special = [] if bytes_ else ["<unk>"]
@@ -292,8 +292,8 @@ def gemma3() -> tuple[Any, Any]:
     import transformers as hf
 
     tokenizer = tokenizer_of(
-        "<start_of_turn>", bytes_=False, begins=True,
-        bos_token="<bos>", eos_token="<end_of_turn>", pad_token="<pad>", unk_token="<unk>",
+        "<start_of_turn>", "<end_of_turn>", bytes_=False, begins=True,
+        bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
         extra_special_tokens={"image_token": "<image_soft_token>", "boi_token": "<start_of_image>",
                               "eoi_token": "<end_of_image>"},
     )  # fmt: skip
@@ -308,7 +308,11 @@ def gemma3() -> tuple[Any, Any]:
         **_ids(tokenizer, image_token_index="<image_soft_token>", boi_token_index="<start_of_image>",
                eoi_token_index="<end_of_image>"),
     )  # fmt: skip
-    return hf.Gemma3ForConditionalGeneration(config), processor
+    model = hf.Gemma3ForConditionalGeneration(config)
+    # It starts at zero, and a fresh model would be blind.
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.1)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(["<eos>", "<end_of_turn>"])
+    return model, processor
 
 
 TINY: dict[str, Tiny] = {
