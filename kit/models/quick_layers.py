@@ -67,15 +67,19 @@ class QuickLayers:
         rotary: The model's rotary embedding.
         config: The language model's configuration.
         dtype: What to compute in: float32, or bfloat16.
+        norm: The model's last norm.
     """
 
-    def __init__(self, layers: list[nn.Module], rotary: nn.Module, config: Any, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layers: list[nn.Module], rotary: nn.Module, config: Any, dtype: torch.dtype, *, norm: Any
+    ) -> None:
+        self.last, self.eps = norm, config.rms_norm_eps
         self.layers = [QuickLayer(layer, config, dtype) for layer in layers]
         self.rotary = rotary
         self.dtype = dtype
 
     def __call__(self, hidden: Tensor, shared: Shared, kept: Tensor, pictures: Tensor | None = None) -> Tensor:
-        """Return the last layer's output at some of the rows' tokens, shape (len(kept), width).
+        """Return the last layer's output, normed, at some of the rows' tokens, shape (len(kept), width).
 
         Args:
             hidden: Prefix slots, then rows' tokens, below the first layer; shape (p * s + n, width).
@@ -95,7 +99,8 @@ class QuickLayers:
         hidden = hidden.to(self.dtype)
         for layer in self.layers[:-1]:
             hidden = layer(hidden, around)
-        return self.layers[-1](hidden, around, kept)
+        weight = self.last.weight.to(self.dtype)
+        return F.rms_norm(self.layers[-1](hidden, around, kept), weight.shape, weight, self.eps)
 
 
 @dataclass(frozen=True)

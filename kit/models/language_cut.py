@@ -1,0 +1,208 @@
+"""Where a stitched model is cut: below, text is read once per distinct text; above, adapters and projector are trained.
+
+Questions about one picture share what stands before them (the template's opening and the picture's tokens), so these
+are computed once for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kit.data.picture import Picture
+from kit.data.rows import Conversation, Message
+from kit.errors import DataError, ModelError
+from kit.models.activations import Activations, ActivationStore, Array
+from kit.models.chat import Chat
+from kit.models.dual_encoder import tensors_digest
+from kit.models.halves import lower, trunk
+from kit.models.packs import Packs, Texts, grouped
+from kit.models.prompts import PromptedAttention
+from kit.models.turns import IGNORED, Row, as_conversation
+from kit.models.vision_language import VisionLanguage
+from kit.models.vision_tower import encode_pictures
+from kit.progress import track
+
+TEXT_BATCH = 64
+_ANY = Picture("any picture")  # for texts that follow one; never opened
+STEP = 8  # texts are padded to a multiple of so many tokens; another length is another key of the store
+
+
+class LanguageCut:
+    """A stitched model with the layers below its lowest trained one computed in advance.
+
+    Make it when the adapters are on the model: they say where it is cut.
+
+    Args:
+        model: The model.
+        store: Where activations are kept; kit's home by default.
+
+    Raises:
+        ModelError: not a stitched model, or a cut above the lowest adapter.
+    """
+
+    def __init__(self, model: VisionLanguage, store: ActivationStore | None = None) -> None:
+        if not hasattr(model.model, "project"):
+            raise ModelError.of(model.name, "is not stitched, so it cannot be cut", "train it whole")
+        self.model, self.store = model, store or ActivationStore()
+        self.chat = Chat.of(model)
+        self.cut = _placed(model.model)
+        self._below = lower(model.language, self.cut)
+        self._opening: tuple[int, ...] | None = None
+        self._key = self._identity()
+
+    def _identity(self) -> str:
+        whole = trunk(self.model.language)
+        state = {f"embed.{name}": tensor for name, tensor in whole.embed_tokens.state_dict().items()}
+        state |= {f"layers.{name}": tensor for name, tensor in whole.layers[: self.cut].state_dict().items()}
+        parts = ("language", f"below layer {self.cut}", whole.config.to_json_string(), tensors_digest(state))
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+    def packs(self, rows: Sequence[Row], *, per_picture: int = 16) -> Packs:
+        """Return rows as training draws them: one entry per picture, with at most ``per_picture`` of its rows.
+
+        Args:
+            rows: Questions with answers, or conversations; a row may have no picture.
+            per_picture: A picture with more rows has several entries.
+
+        Raises:
+            DataError: no rows, or rows that cannot be trained on.
+        """
+        if not rows:
+            raise DataError.of("packs", "there are no rows", "check the data source and limit")
+        talks = [as_conversation(row) for row in rows]
+        known: dict[tuple[Message, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        for talk in track(talks, label="tokenising"):
+            if (talk.messages, talk.picture is None) not in known:
+                known[talk.messages, talk.picture is None] = self._split(talk)
+        return self._packed(
+            [talk.picture for talk in talks],
+            [known[talk.messages, talk.picture is None] for talk in talks],
+            per_picture,
+        )
+
+    def prompts(self, pictures: Sequence[Picture | None], asked: Sequence[tuple[int, ...]]) -> Packs:
+        """Return token ids that follow pictures, the last token of each wanted, as ``packs`` returns rows."""
+        return self._packed(
+            pictures,
+            [
+                (
+                    ids,
+                    (
+                        *[IGNORED] * (len(ids) - 1),
+                        0,
+                    ),
+                )
+                for ids in asked
+            ],
+            64,
+        )
+
+    def question(self, text: str, *, seen: bool) -> tuple[int, ...]:
+        """Return a question's token ids after the opening, with the words that call for its answer."""
+        picture = _ANY if seen else None
+        talk = Conversation("question", picture, (Message("user", text),))
+        return self._split(talk, ask=True)[0]
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Return an answer's token ids, its end included."""
+        talk = Conversation("answer", _ANY, (Message("user", "a"), Message("assistant", text)))
+        return tuple(label for label in self._split(talk)[1] if label != IGNORED)
+
+    def _split(self, talk: Conversation, *, ask: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what follows the opening and the picture: token ids, and for each the next token if it is asked."""
+        turns = self.chat.form.turns(talk, ask=ask)
+        ids, mark = list(turns.ids), self.chat.form.placeholder_id
+        opening = self._start()
+        place = len(opening)
+        shown = ids[place : place + 1] == [mark]
+        if tuple(ids[:place]) != opening or ids.count(mark) != shown or shown != (talk.picture is not None):
+            what = "does not begin as the chat template's other conversations do, picture first"
+            raise DataError.of(talk.id, what, "leave system messages out, and the picture's mark out of the text")
+        ids, labels = ids[place + shown :], list(turns.labels)[place + shown :]
+        if not ask and (labels[0] != IGNORED or all(label == IGNORED for label in labels)):
+            raise DataError.of(talk.id, "has no question before its answer, or no answer", "give both")
+        if place + self.model.processor.image_tokens + len(ids) > self.chat.context:
+            what = f"has {len(ids)} tokens beside its picture's; the model reads {self.chat.context} in all"
+            raise DataError.of(talk.id, what, "shorten it")
+        return tuple(ids), (*labels[1:], IGNORED)
+
+    def _start(self) -> tuple[int, ...]:
+        """Return the token ids that stand before the picture."""
+        if self._opening is None:
+            talk = Conversation("opening", _ANY, (Message("user", "a"),))
+            ids = self.chat.form.turns(talk, ask=True).ids
+            mark = self.chat.form.placeholder_id
+            if mark not in ids:
+                raise ModelError.of(self.model.name, "its chat template shows no picture", "set another chat_template")
+            self._opening = tuple(ids[: ids.index(mark)])
+        return self._opening
+
+    def _packed(
+        self, pictures: Sequence[Picture | None], texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], most: int
+    ) -> Packs:
+        distinct = list(dict.fromkeys(texts))
+        number = {text: place for place, text in enumerate(distinct)}
+        shown = {picture.digest(): picture for picture in pictures if picture is not None}
+        place = {digest: place for place, digest in enumerate(shown)}
+        groups = grouped(
+            [-1 if picture is None else place[picture.digest()] for picture in pictures],
+            [number[text] for text in texts],
+            most,
+        )
+        features = encode_pictures(self.model.vision, list(shown.values()), self.store) if shown else None
+        opening, hidden = self._hidden([ids for ids, _ in distinct])
+        return Packs(Texts.of(opening, hidden, distinct), features, groups, self.model.processor.image_tokens)
+
+    def _hidden(self, texts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Activations]:
+        """Return hidden states at the cut: of the opening, shape (s, width), and of texts after it, (n, t, width)."""
+        start = self._start()
+        length = -(-max(len(ids) for ids in texts) // STEP) * STEP
+        rows = [[*start, *ids, *[0] * (length - len(ids))] for ids in texts]
+        key = hashlib.sha256(f"{self._key}|{start}|{length}".encode()).hexdigest()
+        names = [hashlib.sha256(np.array(row, dtype=np.int64).tobytes()).hexdigest() for row in rows]
+        found = self.store.fetch(
+            key, names, lambda places: self._compute([rows[place] for place in places], len(start))
+        )
+        opening = self._run([list(start)])[0] if start else torch.empty(0, found.shards[0].shape[-1])
+        return opening, found
+
+    def _compute(self, rows: Sequence[list[int]], skip: int) -> Iterator[Array]:
+        with track(total=len(rows), label="reading texts") as bar:
+            for begin in range(0, len(rows), TEXT_BATCH):
+                part = rows[begin : begin + TEXT_BATCH]
+                yield self._run(part)[:, skip:].numpy()
+                bar.update(len(part))
+
+    @torch.no_grad()
+    def _run(self, rows: list[list[int]]) -> Tensor:
+        ids = torch.tensor(rows, device=self.model.device)
+        hidden = self.model.language.get_input_embeddings()(ids)  # type: ignore[operator]
+        # What pads a text comes after it, and no token looks ahead, so it needs no mask.
+        return self._below(hidden, torch.ones_like(ids, dtype=torch.bool), None).float().cpu()
+
+
+def _placed(model: Any) -> int:
+    """Return where to cut: at the picture's entry or the lowest prompted layer, nothing below it being trained."""
+    layers = trunk(model.language_model).layers
+    prompted = [
+        number
+        for number, layer in enumerate(layers)
+        if any(isinstance(module, PromptedAttention) for module in layer.modules())
+    ]
+    cut: int = min(prompted, default=len(layers) - 1) if model.config.prompted else model.config.entry_layer
+    adapted = [
+        number
+        for number, layer in enumerate(layers)
+        if any(parameter.requires_grad for parameter in layer.parameters())
+        or any(hasattr(module, "lora_A") for module in layer.modules())
+    ]
+    if adapted and adapted[0] < cut:
+        what = f"layer {cut}, where the picture enters, is above the lowest adapter, in layer {adapted[0]}"
+        raise ModelError.of("cut", what, f"adapt layers from {cut} on, or load the model with a lower entry_layer")
+    return cut

@@ -1,0 +1,109 @@
+"""Answers of a cut model to many questions: each picture's prefix once, each distinct text below the cut once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kit.data.picture import Picture
+from kit.errors import DataError
+from kit.models.language_cut import LanguageCut
+from kit.models.language_tail import LanguageTail
+from kit.progress import track
+
+PICTURES = 16  # a batch
+Ids = tuple[int, ...]
+
+
+class PackedAnswers:
+    """Greedy answers, free or from a list: a callable from pictures and questions to answers.
+
+    Args:
+        cut: The cut model.
+        tail: What is above the cut; shares the model's parameters.
+        candidates: The answers to choose from: at each token the best of those that a candidate goes on with.
+            None for free answers.
+        max_new_tokens: Where a free answer that does not end by itself is cut.
+
+    Raises:
+        DataError: fewer than two candidates, or one that the template leaves nothing of.
+    """
+
+    def __init__(
+        self, cut: LanguageCut, tail: LanguageTail, *, candidates: Sequence[str] | None = None, max_new_tokens: int = 8
+    ) -> None:
+        self.cut, self.tail, self.max_new_tokens = cut, tail, max_new_tokens
+        self.candidates = None if candidates is None else _spelled(cut, sorted(set(candidates)))
+
+    def __call__(self, pictures: Sequence[Picture | None], questions: Sequence[str]) -> list[str]:
+        """Return one answer per question; a picture may be None. Equal questions about one picture are asked once."""
+        asked = [
+            ("" if picture is None else picture.digest(), question)
+            for picture, question in zip(pictures, questions, strict=True)
+        ]
+        shown = dict(zip((digest for digest, _ in asked), pictures, strict=True))
+        order = {digest: place for place, digest in enumerate(shown)}
+        distinct = sorted(dict.fromkeys(asked), key=lambda one: order[one[0]])  # as ``grouped`` will order them
+        about = [shown[digest] for digest, _ in distinct]
+        known: dict[tuple[str, bool], Ids] = {}
+        for digest, question in distinct:
+            if (question, bool(digest)) not in known:
+                known[question, bool(digest)] = self.cut.question(question, seen=bool(digest))
+        prompts = [known[question, bool(digest)] for digest, question in distinct]
+        said = self._chosen(about, prompts) if self.candidates is not None else self._written(about, prompts)
+        found = dict(zip(distinct, said, strict=True))
+        return [found[one] for one in asked]
+
+    def _chosen(self, pictures: list[Picture | None], prompts: list[Ids]) -> list[str]:
+        assert self.candidates is not None  # noqa: S101  # __call__ asks
+        left, depth = [dict(self.candidates) for _ in prompts], 0
+        while rows := [row for row, some in enumerate(left) if len(some) > 1]:
+            ahead = [(*prompts[row], *next(iter(left[row].values()))[:depth]) for row in rows]
+            tokens = torch.tensor(sorted({ids[depth] for row in rows for ids in left[row].values()}))
+            scores = self._next([pictures[row] for row in rows], ahead, lambda logits, of=tokens: logits[:, of])
+            column = {int(token): place for place, token in enumerate(tokens)}
+            for row, own in zip(rows, scores.tolist(), strict=True):
+                best = max({ids[depth] for ids in left[row].values()}, key=lambda token, own=own: own[column[token]])
+                left[row] = {name: ids for name, ids in left[row].items() if ids[depth] == best}
+            depth += 1
+        return [next(iter(some)) for some in left]
+
+    def _written(self, pictures: list[Picture | None], prompts: list[Ids]) -> list[str]:
+        ends = self.cut.chat.form.ends
+        said: list[list[int]] = [[] for _ in prompts]
+        for _ in range(self.max_new_tokens):
+            rows = [row for row, ids in enumerate(said) if not ids or ids[-1] not in ends]
+            if not rows:
+                break
+            ahead = [(*prompts[row], *said[row]) for row in rows]
+            best = self._next([pictures[row] for row in rows], ahead, lambda logits: logits.argmax(-1, keepdim=True))
+            for row, token in zip(rows, best[:, 0].tolist(), strict=True):
+                said[row].append(token)
+        decode = self.cut.model.processor.tokenizer.batch_decode
+        return [text.strip() for text in decode(said, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def _next(
+        self, pictures: Sequence[Picture | None], ids: Sequence[Ids], taken: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return what ``taken`` makes of the logits of the token after each text, one row per text."""
+        packs = self.cut.prompts(pictures, ids)
+        rows: list[Tensor] = []
+        for start in track(range(0, len(packs), PICTURES), label="answering"):
+            batch = packs.draw(np.arange(start, min(start + PICTURES, len(packs)))).to(self.cut.model.device)
+            rows.append(taken(F.linear(self.tail(batch), self.tail.head).float().cpu()))
+        return torch.cat(rows)
+
+
+def _spelled(cut: LanguageCut, candidates: Sequence[str]) -> dict[str, Ids]:
+    """Return each candidate as the tokens that the template makes of it as an answer, its end among them.
+
+    With its end, since one candidate may begin as another does ("red", "red and blue").
+    """
+    if len(candidates) < 2 or not all(candidates):
+        raise DataError.of("candidates", f"must be at least two answers, got {list(candidates)}", "name the answers")
+    return {candidate: cut.answer(candidate) for candidate in candidates}
