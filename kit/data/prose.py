@@ -70,7 +70,7 @@ def load_prose(
     return rows if limit is None else rows.limit(limit, seed=seed)
 
 
-def _manual() -> list[tuple[str, Sequence[str]]]:
+def _manual() -> list[tuple[str, list[str]]]:
     """Return the prose of each topic that ``help()`` knows, as paragraphs."""
     try:
         from pydoc_data.topics import topics
@@ -96,7 +96,7 @@ def _is_prose(paragraph: str) -> bool:
     return len(text.split()) >= 12 and letters > 0.88 * len(text)
 
 
-def _own(source: str, base: Path | None) -> list[tuple[str, Sequence[str]]]:
+def _own(source: str, base: Path | None) -> list[tuple[str, list[str]]]:
     """Return the paragraphs of the user's files."""
     faults, found = [], []
     for path, title in _files(source, base):
