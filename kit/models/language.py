@@ -7,18 +7,16 @@ from typing import Any
 
 import torch
 
-from kit.errors import Fault, KitError, ModelError, raise_faults
+from kit.errors import Fault, ModelError, raise_faults
 from kit.models.derived import derived
+from kit.models.hub_folder import AGAIN, model_folder, refused
 from kit.models.quiet import quiet
 from kit.parts import pull
 from kit.parts.catalog import find
-from kit.parts.reference import TOWERS, Reference, fingerprint, parse
+from kit.parts.reference import TOWERS, Reference, parse
 
-# What transformers needs of a repository: weights as safetensors, settings and tokenizer, no pickles and no code.
-PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _FORMAT = 1  # of the converted part; another number converts again
 _DISK = 560_000_000  # of the converted part
-_AGAIN = "check the files, or download it again"
 
 
 def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -45,14 +43,14 @@ def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # a tokenizer is built from several files by as many classes, each with its errors
-            raise _error(reference, "its tokenizer cannot be loaded", error) from error
+            raise refused(reference, "its tokenizer cannot be loaded", error) from error
         try:
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True,
                 output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
         except Exception as error:  # safetensors' and torch's errors have no common base
-            raise _error(reference, "its weights cannot be loaded", error) from error
+            raise refused(reference, "its weights cannot be loaded", error) from error
     _check_weights(reference, found)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # as is usual: what is masked is never read
@@ -70,13 +68,11 @@ def language_folder(source: str | Reference) -> Path:
         PartError: the part cannot be pulled.
     """
     reference = _parsed(source)
-    if reference.path is not None:
-        return reference.path
-    if reference.scheme == "part":
-        part = find(reference.body)
-        packaged = pull.get(part)
-        return derived(f"{part.folder}-{_FORMAT}", lambda into: _convert(reference, packaged, into), need_bytes=_DISK)
-    return _snapshot(reference)
+    if reference.scheme != "part":
+        return model_folder(reference)
+    part = find(reference.body)
+    packaged = pull.get(part)
+    return derived(f"{part.folder}-{_FORMAT}", lambda into: _convert(reference, packaged, into), need_bytes=_DISK)
 
 
 def _parsed(source: str | Reference) -> Reference:
@@ -85,16 +81,6 @@ def _parsed(source: str | Reference) -> Reference:
         return reference
     allowed = f"Allowed: {', '.join([*TOWERS['language'], 'hf:ORG/NAME[@REVISION]', 'local-dir:PATH'])}."
     raise ModelError.of(reference.text, "is no language model", "take one of these", allowed)
-
-
-def _snapshot(reference: Reference) -> Path:
-    from huggingface_hub import snapshot_download
-
-    commit = fingerprint(reference).digest
-    try:
-        return Path(snapshot_download(reference.body, revision=commit, allow_patterns=list(PATTERNS)))
-    except Exception as error:  # the Hub's client has had three HTTP libraries: requests, httpx, httpx2
-        raise _error(reference, "cannot be downloaded", error) from error
 
 
 def _convert(reference: Reference, packaged: Path, into: Path) -> None:
@@ -114,7 +100,7 @@ def _convert(reference: Reference, packaged: Path, into: Path) -> None:
                 packaged, dtype=torch.float32, **options, **packed
             )
         except ImportError as error:
-            raise _error(reference, "its GGUF file cannot be read", error) from error
+            raise refused(reference, "its GGUF file cannot be read", error) from error
         model.save_pretrained(into)
     # The file asks for the "smollm" pre-tokenizer, digits apart as at the origin; transformers leaves that out.
     core = tokenizer.backend_tokenizer
@@ -133,14 +119,10 @@ def _check_kind(reference: Reference, folder: Path) -> None:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
-    if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        what = "holds an adapter and not the model below it" if adapter else "holds no config.json"
-        raise ModelError.of(reference.text, what, "name a folder that transformers saved a language model to")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _error(reference, "its configuration cannot be loaded", error) from error
+        raise refused(reference, "its configuration cannot be loaded", error) from error
     names = [str(name) for name in getattr(config, "architectures", None) or ()]
     if config.model_type not in KNOWN or any(name.endswith("ForConditionalGeneration") for name in names):
         what = f"is a {config.model_type!r} model, which is no language model by itself"
@@ -149,20 +131,8 @@ def _check_kind(reference: Reference, folder: Path) -> None:
 
 def _check_weights(reference: Reference, found: dict[str, Any]) -> None:
     # transformers warns and leaves such weights random; a model that writes nonsense is the worse surprise.
-    faults = [Fault(reference.text, f"its checkpoint lacks {key}", _AGAIN) for key in sorted(found["missing_keys"])]
+    faults = [Fault(reference.text, f"its checkpoint lacks {key}", AGAIN) for key in sorted(found["missing_keys"])]
     for key, saved, wanted in sorted(found["mismatched_keys"]):
         what = f"{key} has shape {tuple(saved)} in its checkpoint and {tuple(wanted)} by its configuration"
-        faults.append(Fault(reference.text, what, _AGAIN))
+        faults.append(Fault(reference.text, what, AGAIN))
     raise_faults(faults, ModelError)
-
-
-def _error(reference: Reference, what: str, error: Exception) -> KitError:
-    said = " ".join(str(error).split()) or type(error).__name__
-    fix = _AGAIN
-    if isinstance(error, ImportError):
-        fix = "pip install gguf" if "gguf" in said.lower() else "install the package that it names"
-    elif "safetensors" in said:
-        fix = "give its weights as safetensors; kit opens no pickles"
-    elif reference.scheme == "hf":
-        fix = "check the name, the network, and that you accepted its terms on the Hub"
-    return ModelError.of(reference.text, f"{what}: {said[:300]}", fix)

@@ -78,7 +78,7 @@ def stitch(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = CustomTextCLIP(**{**model_cfg, "text_cfg": {**model_cfg["text_cfg"], "hf_model_pretrained": False}})
-    _load_image_tower(clip.visual.trunk, pull.get(image_part))
+    load_image_tower(clip.visual.trunk, pull.get(image_part))
     _load_text_tower(clip.text.transformer, text_folder)
     bases = tuple(fingerprint(parse(part, kind="model")) for part in reference.parts)
     return assemble(clip, model_cfg, PREPROCESS, text_folder=text_folder, bases=bases, name=reference.text)
@@ -182,7 +182,8 @@ def timm_names(state: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]
     return renamed
 
 
-def _load_image_tower(trunk: nn.Module, folder: Path) -> None:
+def load_image_tower(trunk: nn.Module, folder: Path) -> None:
+    """Fill timm's ``tf_efficientnet_lite0`` with the packaged weights in ``folder``."""
     (file,) = sorted(folder.glob("*.pth"))
     # weights_only reads tensors and nothing else, and the part's hash was verified when it was unpacked.
     state = torch.load(file, map_location="cpu", weights_only=True)
