@@ -85,7 +85,7 @@ def full(connection: Connection, number: int, rater: str, now: float, *, limit: 
     who = {(row.rater, Task(row.item, tuple(json.loads(row.shown))).key) for row in rows}
     live = and_(handouts.c.study == number, handouts.c.rater != rater, handouts.c.expires > now)
     who |= {(row.rater, row.task) for row in connection.execute(select(handouts.c.rater, handouts.c.task).where(live))}
-    counts = Counter(key for _, key in who)
+    counts = Counter(key for _, key in who if key.startswith("first|"))  # repeats and gold are one's own
     return {key for key, count in counts.items() if count >= limit}
 
 
