@@ -77,7 +77,7 @@ class LanguageCut:
             raise DataError.of("packs", "there are no rows", "check the data source and limit")
         talks = [as_conversation(row) for row in rows]
         known: dict[tuple[Message, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        for talk in track(talks, label="tokenising"):
+        for talk in talks:
             if (talk.messages, talk.picture is None) not in known:
                 known[talk.messages, talk.picture is None] = self._split(talk)
         return self._packed(

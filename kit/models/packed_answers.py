@@ -93,9 +93,11 @@ class PackedAnswers:
         """Return what ``taken`` makes of the logits of the token after each text, one row per text."""
         packs = self.cut.prompts(pictures, ids)
         rows: list[Tensor] = []
-        for start in track(range(0, len(packs), PICTURES), label="answering"):
-            batch = packs.draw(np.arange(start, min(start + PICTURES, len(packs)))).to(self.cut.model.device)
-            rows.append(taken(F.linear(self.tail(batch), self.tail.head).float().cpu()))
+        with track(total=len(packs), label="answering") as bar:
+            for start in range(0, len(packs), PICTURES):
+                batch = packs.draw(np.arange(start, min(start + PICTURES, len(packs)))).to(self.cut.model.device)
+                rows.append(taken(F.linear(self.tail(batch), self.tail.head).float().cpu()))
+                bar.update(len(batch.pictured))
         return torch.cat(rows)
 
 
