@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor
 
-from kit.models.language_tail import LanguageTail
 from kit.models.packs import Batch
 from kit.models.quick_layers import FrozenHead
 
 
-def answer_loss(model: LanguageTail, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy in nats over the tokens that are asked for, a scalar."""
-    head = model.head if hasattr(model, "head") else model.module.head  # DDP wraps what it trains
-    total: Tensor = FrozenHead.apply(model(batch), head, batch.labels)
-    return total / len(batch.labels)
+@dataclass(frozen=True)
+class TailLoss:
+    """Cross-entropy of the tokens that are asked for, each counted once; for ``LanguageTail``."""
+
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        """Return the mean over the batch's answer tokens, a scalar in nats."""
+        head = getattr(model, "module", model).head  # accelerate wraps what several processes train
+        total: Tensor = FrozenHead.apply(model(batch), head, batch.labels)
+        return total / len(batch.labels)
+
+    def count(self, batch: Batch) -> int:
+        """Return how many tokens the mean is over; what ``fit`` weighs parts of a batch by."""
+        return len(batch.labels)
