@@ -79,6 +79,9 @@ def _parsed(source: str | Reference) -> Reference:
     reference = parse(source, kind="model") if isinstance(source, str) else source
     if reference.scheme in {"hf", "local-dir"} or reference.body in TOWERS["language"]:
         return reference
+    if reference.body in TOWERS["text"]:
+        what = "is a text tower, which writes no text"
+        raise ModelError.of(reference.text, what, "load its stitch with load_dual_encoder")
     allowed = f"Allowed: {', '.join([*TOWERS['language'], 'hf:ORG/NAME[@REVISION]', 'local-dir:PATH'])}."
     raise ModelError.of(reference.text, "is no language model", "take one of these", allowed)
 

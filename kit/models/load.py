@@ -13,7 +13,7 @@ from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
 from kit.manifest import FILE, Manifest, read, verify
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.stitch import PREPROCESS, assemble, stitch
-from kit.parts.reference import Fingerprint, Reference, fingerprint, parse
+from kit.parts.reference import TOWERS, Fingerprint, Reference, fingerprint, parse
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -45,6 +45,9 @@ def load_dual_encoder(
             "take one of these",
             f"Allowed: {', '.join(f'{name}:…' for name in loaders)}",
         )
+    if reference.sides and reference.sides[1].body not in TOWERS["text"]:
+        what = "has a language model and no text tower, so it is no dual encoder"
+        raise ModelError.of(source, what, "load it with load_vision_language")
     _check_options(reference, options)
     encoder = loaders[reference.scheme](reference, **options)
     encoder.clip.to(device or best_device())

@@ -2,7 +2,8 @@
 
 Data: a part (``openmoji``), a mix of parts (``instruct``), ``folder:PATH``, ``hub:ORG/NAME[@REVISION]``.
 Models: a part (``smollm2-135m``), ``stitch:IMAGE+TEXT``, ``open_clip:MODEL/PRETRAINED``, ``local-dir:PATH``,
-``bundle:PATH``, ``hf:ORG/NAME[@REVISION]``.
+``bundle:PATH``, ``hf:ORG/NAME[@REVISION]``. A stitch with a text tower is a dual encoder, one with a language model a
+vision-language model; the sides of the latter may be ``open_clip:``, ``hf:`` and ``local-dir:`` themselves.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from types import MappingProxyType
 from kit.errors import DataError, Fault, KitError, ModelError, did_you_mean, listed
 from kit.parts.catalog import PARTS, Kind
 
-# Which part can be which tower; a stitch takes one of each.
+# Which part can be which tower; a stitch takes an image tower, and a text or language tower.
 TOWERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"image": ("efficientnet-lite0",), "text": ("minilm-l6",), "language": ("smollm2-135m",)}
 )
 # Data sets that kit builds from parts, in ``kit.data``.
 MIXES: Mapping[str, tuple[str, ...]] = MappingProxyType({"instruct": ("openmoji", "easy-vqa")})
+# Which sources can be a side of a stitch, beside parts.
+SIDES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"image": ("open_clip", "hf", "local-dir"), "language": ("hf", "local-dir")}
+)
 FORMS: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
     {
         "data": MappingProxyType({"folder": "folder:PATH", "hub": "hub:ORG/NAME[@REVISION]"}),
@@ -57,6 +62,7 @@ class Reference:
         parts: Parts of the catalogue that it needs.
         path: The file or folder that it names, absolute; None where it names none.
         revision: Branch, tag or commit on the Hub; None for the default branch.
+        sides: Of a stitch: the image tower, and the text or language tower.
     """
 
     text: str
@@ -66,6 +72,7 @@ class Reference:
     parts: tuple[str, ...] = ()
     path: Path | None = None
     revision: str | None = None
+    sides: tuple[Reference, ...] = ()
 
     def absolute(self) -> Reference:
         """Return the same reference with its path written out, so that it holds in any working directory.
@@ -73,6 +80,10 @@ class Reference:
         >>> parse("openmoji", kind="data").absolute().text
         'openmoji'
         """
+        if any(side.absolute() != side for side in self.sides):
+            sides = tuple(side.absolute() for side in self.sides)
+            body = "+".join(side.text for side in sides)
+            return dataclasses.replace(self, text=f"stitch:{body}", body=body, sides=sides)
         if self.path is None:
             return self
         body = f"{self.body.partition('/')[0]}/{self.path}" if self.scheme == "open_clip" else str(self.path)
@@ -115,7 +126,7 @@ def parse(text: str, *, kind: Kind, base: Path | None = None) -> Reference:
     if not body:
         raise _error(kind, text, "nothing stands after the colon", f"write {FORMS[kind][scheme]}")
     if scheme == "stitch":
-        return _stitch(text, body)
+        return _stitch(text, body, base)
     if scheme == "open_clip":
         return _open_clip(text, body, base)
     if scheme in {"hf", "hub"}:
@@ -151,23 +162,47 @@ def _bare(text: str, kind: Kind) -> Reference:
     raise _error(kind, text, f"no part has this name, and no scheme stands before a colon.{near}", fix)
 
 
-def _stitch(text: str, body: str) -> Reference:
-    names = tuple(name.strip() for name in body.split("+"))
+def _stitch(text: str, body: str, base: Path | None) -> Reference:
+    names = _sides(body)
     if len(names) != 2:
         raise _error("model", text, f"a stitch takes two towers, got {len(names)}", "write stitch:IMAGE+TEXT")
-    faults = []
-    for name, tower in zip(names, ("image", "text"), strict=True):
-        if name not in TOWERS[tower]:
-            roles = [role for role, members in TOWERS.items() if name in members]
-            known = (
-                f"{name!r} is {'an' if roles == ['image'] else 'a'} {roles[0]} tower" if roles else f"no tower {name!r}"
-            )
-            what = f"{known}; the {'first' if tower == 'image' else 'second'} must be {tower}"
-            near = did_you_mean(name, TOWERS[tower])
-            faults.append(Fault(text, f"{what}.{near}", allowed=f"{tower.title()} towers: {listed(TOWERS[tower])}."))
+    found: list[Reference] = []
+    faults: list[Fault] = []
+    for name, roles in zip(names, (("image",), ("text", "language")), strict=True):
+        try:
+            found.append(_side(name, roles, base))
+        except KitError as error:
+            faults += [dataclasses.replace(fault, where=text) for fault in error.faults]
+    if not faults and found[1].body in TOWERS["text"] and found[0].scheme != "part":
+        what = f"a text tower is stitched with a packaged image tower only, not with {found[0].text!r}"
+        faults.append(Fault(text, what, f"take {listed(TOWERS['image'])}, or a language model as the second"))
     if faults:
         raise ModelError(faults)
-    return Reference(text, "stitch", "model", body, parts=names)
+    parts = tuple(part for side in found for part in side.parts)
+    return Reference(text, "stitch", "model", body, parts=parts, sides=tuple(found))
+
+
+def _sides(body: str) -> list[str]:
+    """Return what stands around the plus; of several (paths may hold some) the one before a source string."""
+    pluses = [place for place, sign in enumerate(body) if sign == "+"]
+    if len(pluses) > 1:
+        pluses = [place for place in pluses if looks_like_reference(body[place + 1 :].strip())]
+    if len(pluses) != 1:
+        return body.split("+")
+    return [body[: pluses[0]].strip(), body[pluses[0] + 1 :].strip()]
+
+
+def _side(name: str, roles: tuple[str, ...], base: Path | None) -> Reference:
+    """Return one side of a stitch, which may be a tower of these roles."""
+    towers = [tower for role in roles for tower in TOWERS[role]]
+    schemes = [scheme for role in roles for scheme in SIDES.get(role, ())]
+    if name in towers or name.partition(":")[0] in schemes:
+        return parse(name, kind="model", base=base)
+    own = [role for role, members in TOWERS.items() if name in members]
+    known = f"{name!r} is {'an' if own == ['image'] else 'a'} {own[0]} tower" if own else f"no tower {name!r}"
+    what = f"{known}; the {'first' if 'image' in roles else 'second'} must be {' or '.join(roles)}"
+    allowed = f"{roles[-1].title()} towers: {', '.join([*towers, *(FORMS['model'][scheme] for scheme in schemes)])}."
+    raise ModelError(Fault(name, f"{what}.{did_you_mean(name, towers)}", allowed=allowed))
 
 
 def _open_clip(text: str, body: str, base: Path | None) -> Reference:

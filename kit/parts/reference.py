@@ -10,11 +10,12 @@ from pathlib import Path
 
 from kit.errors import DataError, Fault, KitError, ModelError
 from kit.parts.catalog import find
-from kit.parts.grammar import FORMS, TOWERS, Reference, looks_like_reference, parse
+from kit.parts.grammar import FORMS, SIDES, TOWERS, Reference, looks_like_reference, parse
 from kit.parts.wheel import file_sha256
 
 __all__ = [
     "FORMS",
+    "SIDES",
     "TOWERS",
     "Fingerprint",
     "Reference",
@@ -58,6 +59,8 @@ def fingerprint(reference: Reference) -> Fingerprint:
         DataError: a folder that cannot be read, or a Hub data set that neither Hub nor cache knows.
         ModelError: the same for a model.
     """
+    if any(side.scheme != "part" for side in reference.sides):
+        return _of_sides(reference)
     if reference.parts:
         return _of_parts(reference)
     if reference.path is not None:
@@ -101,6 +104,18 @@ def _of_parts(reference: Reference) -> Fingerprint:
         origin=", ".join(f"{part.source} ({part.distribution} {part.version})" for part in parts),
         licence=" AND ".join(sorted({part.licence for part in parts})),
         attribution="; ".join(part.attribution for part in parts if part.attribution),
+    )
+
+
+def _of_sides(reference: Reference) -> Fingerprint:
+    sides = [fingerprint(side) for side in reference.sides]
+    return Fingerprint(
+        reference.text,
+        hashlib.sha256("\n".join([reference.scheme, *(side.digest for side in sides)]).encode()).hexdigest(),
+        pinned=all(side.pinned for side in sides),
+        origin=", ".join(side.origin for side in sides),
+        licence=" AND ".join(sorted({side.licence for side in sides if side.licence})),
+        attribution="; ".join(side.attribution for side in sides if side.attribution),
     )
 
 
