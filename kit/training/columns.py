@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,12 +19,19 @@ from kit.models.dual_encoder import tensors_digest
 Indices = NDArray[np.int64]
 
 
+class Batch(Protocol):
+    """What a column draws: a tensor, or several under names (transformers' BatchFeature)."""
+
+    def to(self, device: torch.device, /) -> Any:
+        """Return the same on a device."""
+
+
 class Column(Protocol):
     """One of the things that a batch is made of."""
 
     def __len__(self) -> int: ...
 
-    def draw(self, indices: Indices, generator: np.random.Generator) -> Tensor:
+    def draw(self, indices: Indices, generator: np.random.Generator) -> Batch:
         """Return the rows at ``indices``; chance, where there is any, comes from ``generator``."""
 
     def digest(self) -> str:

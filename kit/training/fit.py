@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kit.errors import Fault, ModelError, raise_faults
+from kit.errors import ModelError, raise_faults
 from kit.models.activations import Activations
 from kit.progress import track
 from kit.training.checkpoint import Checkpoint
 from kit.training.columns import Column, Indices, as_columns
 from kit.training.identity import run_key
+from kit.training.settings import setting_faults
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,6 +55,7 @@ def fit(
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 128,
+    accumulate: int = 1,
     lr: float = 1e-3,
     weight_decay: float = 0.1,
     warmup: float = 0.05,
@@ -77,10 +79,13 @@ def fit(
         model: What is trained: every parameter with ``requires_grad``.
         objective: From (model, one tensor per column) to a scalar loss.
         columns: What a batch is made of; equal lengths n. Each epoch uses every row once, in batches that differ
-            by at most one row.
+            by at most one row. A column may draw anything that has ``to(device)``.
         epochs: Passes over the rows; give this or ``steps``.
         steps: Optimiser steps.
         batch_size: Rows a step, over all processes, as nearly as equal batches allow; at most n is used.
+        accumulate: Parts that a step's rows are taken in, one after the other, to save memory. A loss that is a mean
+            gives the numbers of the whole batch: parts count by their rows, or by the objective's ``count(*batch)``
+            where it has one. A loss that compares rows with each other compares those of a part only.
         lr: Highest learning rate.
         weight_decay: On matrices; vectors and scalars (biases, temperatures) have none.
         warmup: Share of the steps during which the rate rises, 0 <= warmup < 1.
@@ -102,7 +107,8 @@ def fit(
     rows = len(columns[0])
     settings: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     settings |= {"weight_decay": weight_decay, "warmup": warmup, "clip_norm": clip_norm, "precision": precision}
-    raise_faults(_faults(settings | {"every": every, "stop_after": stop_after}), ModelError)
+    settings |= {"accumulate": accumulate}
+    raise_faults(setting_faults(settings | {"every": every, "stop_after": stop_after}), ModelError)
     batches = max(1, round(rows / batch_size))
     total = steps if steps is not None else int(epochs or 0) * batches
     run = _Run.prepare(model, settings, total)
@@ -115,8 +121,8 @@ def fit(
         for step, indices in _steps(rows, batches, seed=seed, first=start, last=last):
             generator = np.random.default_rng([seed, step, run.accelerator.process_index])
             torch.manual_seed(int(generator.integers(2**62)))  # dropout follows from the step, not from the past
-            batch = [column.draw(run.share(indices), generator).to(run.accelerator.device) for column in columns]
-            losses.append(run.step(objective, batch, number=step))
+            draw = partial(_draw, columns, generator=generator, device=run.accelerator.device)
+            losses.append(run.step(objective, run.parts(indices, accumulate), draw, number=step))
             bar.update(1)
             if saved and (len(losses) % every == 0 or len(losses) == last) and run.accelerator.is_main_process:
                 saved.save(run.changing(), run.optimizer, run.scheduler, losses)
@@ -175,24 +181,54 @@ class _Run:
         model = self.accelerator.unwrap_model(self.wrapped)
         return {**self.trained, **dict(model.named_buffers())}
 
-    def share(self, indices: Indices) -> Indices:
-        """Return this process's rows of a batch; all processes get equally many, as gathering losses need."""
+    def parts(self, indices: Indices, count: int) -> list[Indices]:
+        """Return this process's rows of a batch, in parts; all processes get equally many, as gathering losses need."""
         world = self.accelerator.num_processes
-        return indices[: len(indices) // world * world][self.accelerator.process_index :: world]
+        share = indices[: len(indices) // world * world][self.accelerator.process_index :: world]
+        return [part for part in np.array_split(share, count) if len(part)]
 
-    def step(self, objective: Objective, batch: list[Tensor], *, number: int) -> float:
-        with self.accelerator.autocast():
-            loss = objective(self.wrapped, *batch)
+    def step(
+        self, objective: Objective, parts: list[Indices], draw: Callable[[Indices], list[Any]], *, number: int
+    ) -> float:
+        """Take a step on the mean over all parts of all processes, and return it."""
+        self.optimizer.zero_grad()
+        losses, weights = [], []
+        for place, part in enumerate(parts):
+            batch = draw(part)
+            weights.append(objective.count(*batch) if hasattr(objective, "count") else len(part))
+            alone = place < len(parts) - 1  # processes talk once a step
+            with self.accelerator.no_sync(self.wrapped) if alone else nullcontext():
+                with self.accelerator.autocast():
+                    loss = objective(self.wrapped, *batch)
+                # What all weigh together is known at the end; near 1 here, for float16's narrow range.
+                self.accelerator.backward(loss * (weights[-1] / len(parts[0])))
+            losses.append(loss.detach())
+        total = float(self._summed(torch.tensor(float(sum(weights)))))
+        shares = [loss * (weight / total) for loss, weight in zip(losses, weights, strict=True)]
         # Over all processes, so that every one of them reports, and judges, the loss of the whole batch.
-        value = float(self.accelerator.reduce(loss.detach(), reduction="mean"))
+        value = float(self._summed(torch.stack(shares).sum()))
         if not np.isfinite(value):
             raise ModelError.of("fit", f"the loss is {value} at step {number}", "lower lr, or use precision='no'")
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        self._scale(len(parts[0]) * self.accelerator.num_processes / total)
         self.accelerator.clip_grad_norm_(list(self.trained.values()), self.clip_norm)
         self.optimizer.step()
         self.scheduler.step()
         return value
+
+    def _summed(self, value: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum")
+        return summed
+
+    def _scale(self, factor: float) -> None:
+        """Multiply the gradients, which processes have averaged."""
+        if factor != 1:
+            for parameter in self.trained.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+
+
+def _draw(columns: Sequence[Column], indices: Indices, *, generator: np.random.Generator, device: Any) -> list[Any]:
+    return [column.draw(indices, generator).to(device) for column in columns]
 
 
 def _accelerator(precision: str, device: torch.device) -> Accelerator:
@@ -219,32 +255,3 @@ def _steps(rows: int, batches: int, *, seed: int, first: int, last: int) -> Iter
         if not order or place == 0:
             order = np.array_split(np.random.default_rng([seed, epoch]).permutation(rows), batches)
         yield step, order[place]
-
-
-def _faults(settings: dict[str, Any]) -> list[Fault]:
-    found = []
-    if (settings["epochs"] is None) == (settings["steps"] is None):
-        found.append(
-            Fault("fit", f"epochs is {settings['epochs']} and steps is {settings['steps']}", "give exactly one")
-        )
-    for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 1), ("every", 1), ("stop_after", 1), ("seed", 0)):
-        value = settings[name]
-        if value is None and name in {"epochs", "steps", "stop_after"}:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            found.append(Fault(f"fit: {name}", f"must be a whole number of at least {least}, got {value!r}"))
-    if not _is_number(settings["lr"]) or not 0 < settings["lr"] < math.inf:
-        found.append(Fault("fit: lr", f"must be a number above 0, got {settings['lr']!r}"))
-    if not _is_number(settings["clip_norm"]) or not settings["clip_norm"] > 0:
-        found.append(Fault("fit: clip_norm", f"must be a number above 0, got {settings['clip_norm']!r}"))
-    if not _is_number(settings["weight_decay"]) or not 0 <= settings["weight_decay"] < math.inf:
-        found.append(Fault("fit: weight_decay", f"must be a number of at least 0, got {settings['weight_decay']!r}"))
-    if not _is_number(settings["warmup"]) or not 0 <= settings["warmup"] < 1:
-        found.append(Fault("fit: warmup", f"must be a share of at least 0 and below 1, got {settings['warmup']!r}"))
-    if settings["precision"] not in {"no", "bf16", "fp16"}:
-        found.append(Fault("fit: precision", f"must be 'no', 'bf16' or 'fp16', got {settings['precision']!r}"))
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
