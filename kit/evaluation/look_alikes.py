@@ -95,7 +95,7 @@ def overlap(train: Sequence[Pictured], test: Sequence[Pictured], *, split: str =
         sides.append(found)
     known, asked = sides
     same = np.array([content in known for content in asked])
-    near = same | _have_look_alikes(list(asked.values()), list(known.values()))
+    near = _have_look_alikes(list(asked.values()), list(known.values()))
     counts = {"overlap": int(same.sum()), "near_overlap": int(near.sum())}
     measured = {}
     for name, count in counts.items():

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from kit.data.emoji_kinds import KINDS, excludes, kind_of
-from kit.data.instruct import load_conversations, phrase, questions
+from kit.data.instruct import _balanced, load_conversations, phrase, questions
 from kit.data.openmoji import load as load_openmoji
 from kit.data.rows import Conversation, Message, Rows
 from kit.data.sources import load_rows
@@ -58,6 +58,20 @@ def test_easy_vqas_answers_are_equally_common(splits):
             texts.setdefault(wording, Counter())[row.messages[1].text] += 1
     assert len(texts) > 90
     assert all(len(set(counts.values())) == 1 and len(counts) > 1 for counts in texts.values())
+
+
+def test_rare_answers_set_how_often_the_others_are_taken():
+    rows = [row for row in load_rows("easy-vqa", split="val") if row.question == "is there a circle?"]
+    yes, no = ([row for row in rows if row.answer == answer] for answer in ("yes", "no"))
+    taken = _balanced([*yes[:3], *no], wanted=40, seed=0)
+    assert Counter(row.answer for row in taken) == {"yes": 3, "no": 3}
+    assert len(_balanced([*yes[:3], *no], wanted=4, seed=0)) == 4
+
+
+def test_no_question_is_asked_twice_about_a_picture(asked):
+    for rows in asked.values():
+        emoji = [row for row in rows if row.meta["source"] == "openmoji"]
+        assert len({(row.picture, row.question) for row in emoji}) == len(emoji)
 
 
 def test_who_never_looks_gets_little(asked):

@@ -135,12 +135,13 @@ def test_groups_apart_and_their_own_baselines():
         for answer in [answers[i % 2]]
     ]
     said = ["yes"] * 20 + ["circle"] * 10 + ["square"] * 10
-    trivial = ["yes"] * 20 + ["circle", "circle", "square", "square"] * 5
+    trivial = ["yes"] * 20 + ["circle", "?", "?", "?"] * 5
     found = score_answers([said], rows, split="val", metrics=("exact_match", "token_f1"), baseline=trivial, prefix="a_")
     names = [f"a_{metric}{group}" for metric in ("exact_match", "token_f1") for group in ("", "_shape", "_yes_no")]
     assert list(found) == names
     assert found["a_exact_match_shape"].n == 20
-    assert found["a_exact_match_yes_no"].baseline == 0.5
+    baselines = [found[f"a_exact_match{group}"].baseline for group in ("", "_yes_no", "_shape")]
+    assert baselines == [15 / 40, 0.5, 0.25]
     counts = Counter(said[i] == rows[i].answer for i in range(20, 40))
     assert found["a_exact_match_shape"].value == counts[True] / 20
     Result(found)

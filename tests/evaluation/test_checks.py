@@ -110,9 +110,14 @@ def test_majority_counts_training_answers_by_question():
     def of(*pairs):
         return [Question(f"{i}", PICTURES[0], question, answer) for i, (question, answer) in enumerate(pairs)]
 
-    train = of(("Red?", "no"), ("red? ", "no"), ("Red?", "yes"), ("Shape?", "circle"), ("Shape?", "box"), ("x", "box"))
-    asked = of(("red?", "?"), ("shape?", "?"), ("never asked", "?"))
-    assert majority(train, asked) == ["no", "box", "box"], "box is commoner overall; box and no tie, b comes first"
+    train = of(
+        ("Red?", "yes"), ("red? ", "yes"), ("Red?", "no"), ("Green?", "no"), ("Blue?", "no"),
+        ("Shape?", "circle"), ("Shape?", "square"), ("x", "square"), ("y", "square"), ("z", "square"),
+    )  # fmt: skip
+    asked = of(("RED?", "?"), ("shape?", "?"), ("never asked", "?"))
+    # "no" is commoner than "yes", but not there; circle and square are equally common there, but not overall.
+    assert majority(train, asked) == ["yes", "square", "square"]
+    assert majority(of(("a", "x"), ("a", "b")), of(("a", "?"))) == ["b"]
     assert majority(train, of(("red?", "?"))) == majority(train[::-1], of(("red?", "?")))
     with pytest.raises(DataError, match="no training questions"):
         majority([], asked)
@@ -147,6 +152,15 @@ def test_it_does_not_to_who_only_reads():
 def test_nor_to_who_is_worse_with_it():
     with pytest.raises(ResultError, match="gain_over_seen: the picture does not matter: -"):
         image_matters(EYES["blind"], ROWS, against={"seen": EYES["seen"]}, split="test")
+
+
+def test_a_gain_whose_interval_reaches_zero_is_none():
+    lucky = [["yes" if row.answer == "yes" or number < 3 else "?" for number, row in enumerate(ROWS)]]
+    other = [["?" if number < 6 else one for number, one in enumerate(lucky[0])]]
+    found = image_gain(lucky, ROWS, against={"other": other}, split="test")["image_gain"]
+    assert found.value > 0 >= found.low
+    with pytest.raises(ResultError, match="gain_over_other: the picture does not matter"):
+        image_matters(lucky, ROWS, against={"other": other}, split="test")
 
 
 def test_one_comparison_that_fails_is_enough():
