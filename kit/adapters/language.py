@@ -1,0 +1,92 @@
+"""LoRA on a vision-language model's towers, and a projector that is trained with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from kit.adapters.lora import add_lora
+from kit.adapters.lora_targets import adaptable
+from kit.errors import ModelError, did_you_mean, listed
+from kit.models.halves import trunk
+from kit.models.vision_language import VisionLanguage
+
+# Every matrix of a layer: with all of them LoRA learns most from few steps (Dettmers et al., 2023, arXiv:2305.14314,
+# section 4).
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TOWERS = ("language", "vision", "both")
+
+
+def adapt_language(
+    model: VisionLanguage,
+    *,
+    rank: int = 16,
+    targets: Sequence[str] = MATRICES,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> VisionLanguage:
+    """Put LoRA on a stitched model's language tower, in place, and let its projector be trained too.
+
+    Args:
+        model: The stitched model, frozen.
+        rank: Inner size of the low-rank matrices; 0 for none: the projector alone is trained.
+        targets: Names of linear layers.
+        layers: Which decoder layers; by default those from the picture's entry on.
+        seed: Of the fresh weights.
+        options: What else ``add_lora`` takes: alpha, dropout, dora, rslora, rank_pattern.
+
+    Raises:
+        ModelError: not stitched, or settings that fit no layer, all at once.
+    """
+    whole = model.model
+    if not hasattr(whole, "project"):
+        raise ModelError.of(model.name, "has a projector that was trained already", "use adapt_towers")
+    whole.projector.requires_grad_(True)
+    if rank:
+        chosen = range(whole.config.entry_layer, len(trunk(whole.language_model).layers)) if layers is None else layers
+        whole.language_model = add_lora(
+            whole.language_model, rank=rank, targets=tuple(targets), layers=chosen, seed=seed, **options
+        )
+    return model
+
+
+def adapt_towers(
+    model: VisionLanguage,
+    *,
+    towers: str = "language",
+    targets: Sequence[str] = MATRICES,
+    layers: Sequence[int] | None = None,
+    **options: Any,
+) -> VisionLanguage:
+    """Put LoRA on the towers of a vision-language model that has seen pictures before, in place.
+
+    Args:
+        model: A model of the Hub; ``model.model`` becomes PEFT's wrapper around it.
+        towers: "language", "vision" or "both".
+        targets: In the language tower, names of linear layers. In the vision tower all that can be adapted are.
+        layers: Which numbered layers of the towers; None for all.
+        options: What else ``add_lora`` takes: rank, alpha, dropout, dora, rslora, rank_pattern, seed.
+
+    Raises:
+        ModelError: an unknown tower, or settings that fit no layer, all at once.
+    """
+    if towers not in TOWERS:
+        what = f"{towers!r} is unknown.{did_you_mean(towers, TOWERS)}"
+        raise ModelError.of("towers", what, allowed=f"Allowed: {listed(TOWERS)}.")
+    patterns = []
+    if towers != "vision":
+        names = "|".join(map(re.escape, targets))
+        patterns.append(rf"{re.escape(_path(model.model, model.language))}\.(.*\.)?({names})")
+    if towers != "language":
+        path = _path(model.model, model.vision)
+        patterns += [re.escape(f"{path}.{name}") for name in adaptable(model.vision)]
+    model.model = add_lora(model.model, targets="|".join(patterns), layers=layers, **options)
+    return model
+
+
+def _path(model: nn.Module, part: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is part)
