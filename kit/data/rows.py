@@ -226,6 +226,22 @@ class Rows(Sequence[T], Generic[T]):
         drawn = set(sorted(luck, key=luck.__getitem__)[:n])
         return self.only([row for row in self.items if row.id in drawn])
 
+    def about(self, pictures: int, *, seed: int = 0) -> Rows[T]:
+        """Return the rows about so many pictures, drawn by a hash of seed and content; rows without one are kept.
+
+        Where many rows share a picture, a limit on rows would leave one or two to each.
+
+        Raises:
+            DataError: pictures < 1.
+        """
+        if pictures < 1:
+            raise DataError(Fault("pictures", f"must be at least 1, got {pictures}"))
+        own = [None if (one := getattr(row, "picture", None)) is None else one.digest() for row in self.items]
+        distinct = {digest for digest in own if digest is not None}
+        luck = sorted(distinct, key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest())
+        drawn = {None, *luck[:pictures]}
+        return self.only([row for row, digest in zip(self.items, own, strict=True) if digest in drawn])
+
     def one_per_concept(self) -> Rows[T]:
         """Return the first row of each concept; rows without a concept are all kept.
 

@@ -162,3 +162,20 @@ def test_the_room_imports_no_torch():
     code = "import sys, kit.data.sources, kit.data.folder, kit.data.hub, kit.data.openmoji, kit.data.easy_vqa;"
     code += "print({'torch', 'datasets', 'PIL', 'emoji'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_rows_about_some_pictures_keep_all_their_questions(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = []
+    for number in range(5):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        pictures.append(Picture.at(tmp_path / f"{number}.png"))
+    rows = Rows(tuple(Question(f"{p}/{q}", pictures[p], f"{q}?", "yes") for p in range(5) for q in range(3)))
+    some = rows.about(2, seed=1)
+    assert len(some) == 6
+    assert len({row.picture for row in some}) == 2
+    assert set(some) <= set(rows.about(3, seed=1))
+    assert list(rows.about(100)) == list(rows)
+    with pytest.raises(DataError, match="pictures: must be at least 1, got 0"):
+        rows.about(0)
