@@ -2,6 +2,7 @@
 
 A dual encoder's bundle is a checkpoint in open_clip's own layout, so that open_clip opens it without kit (from
 inside the folder: ``open_clip.create_model_and_transforms("local-dir:.")``), with a manifest and a card beside it.
+A vision-language model's holds its adapters, projector and processor; see ``kit.adapters.language_bundle``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from kit.adapters.card import card
-from kit.errors import BundleError, Fault, raise_faults
+from kit.adapters.language_bundle import built_on, open_vision_language, write_vision_language
+from kit.adapters.language_card import opening
+from kit.errors import BundleError, Fault, listed, raise_faults
 from kit.manifest import Base, Manifest, verify, write
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.load import CONFIG, WEIGHTS, heritage, open_folder
+from kit.models.vision_language import VisionLanguage
 from kit.result import Measurement, Result
 
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
@@ -42,8 +46,23 @@ class Bundle:
     folder: Path
     manifest: Manifest
 
-    def load(self) -> ClipEncoder:
-        """Return the model, ready to encode. The files were verified when the bundle was opened."""
+    def load(self, **options: Any) -> Any:
+        """Return the model, ready to use. The files were verified when the bundle was opened.
+
+        Args:
+            options: For a vision-language model: device, dtype, and ``bases`` that lie elsewhere now; see
+                ``kit.adapters.language_bundle.open_vision_language``.
+
+        Returns:
+            A ``ClipEncoder`` or a ``VisionLanguage``.
+
+        Raises:
+            BundleError: a base that is another than the bundle's, or options that a dual encoder does not take.
+        """
+        if self.manifest.kind == "vision-language":
+            return open_vision_language(self.folder, self.manifest, **options)
+        if options:
+            raise BundleError.of(str(self.folder), f"a dual encoder takes no {listed(options)}", "leave it out")
         return open_folder(self.folder, name=f"bundle:{self.folder}", bases=heritage(self.manifest))
 
     def __str__(self) -> str:
@@ -53,7 +72,7 @@ class Bundle:
 
 def save_bundle(
     folder: Path | str,
-    encoder: ClipEncoder,
+    model: ClipEncoder | VisionLanguage,
     *,
     name: str,
     data: tuple[Base, ...] = (),
@@ -67,7 +86,7 @@ def save_bundle(
 
     Args:
         folder: Where to; an older bundle there is replaced, anything else is not touched.
-        encoder: The model.
+        model: The model; of a vision-language model, what was trained and where it belongs.
         name: What people call it.
         data: What it was trained on, from ``data_use``.
         parameters: What training was asked to do, as JSON values.
@@ -76,7 +95,7 @@ def save_bundle(
 
     Raises:
         BundleError: the place is taken by something that is no bundle, or cannot be written; parameters that are
-            no JSON values.
+            no JSON values; weights that were trained and would not be saved.
     """
     from safetensors import SafetensorError
 
@@ -86,9 +105,9 @@ def save_bundle(
     if target.exists() and not (target / "manifest.json").is_file():
         raise BundleError.of(str(target), "is there already, and is no bundle", "choose another folder")
     manifest = Manifest(
-        kind="dual-encoder",
+        kind="vision-language" if isinstance(model, VisionLanguage) else "dual-encoder",
         name=name,
-        bases=tuple(Base(b.text, b.digest, b.licence, b.attribution, b.origin) for b in encoder.bases),
+        bases=built_on(model.bases),
         data=data,
         parameters=dict(parameters or {}),
         results=Result(measurements).to_json() if measurements else {},
@@ -102,8 +121,9 @@ def save_bundle(
     except OSError as error:
         raise BundleError.of(str(target), f"cannot be written: {error.strerror}", "choose another folder") from error
     try:
-        _write_model(work, encoder)
-        (work / "README.md").write_text(card(manifest), encoding="utf-8")
+        _write_model(work, model)
+        how = (opening(work, manifest),) if isinstance(model, VisionLanguage) else ()
+        (work / "README.md").write_text(card(manifest, *how), encoding="utf-8")
         manifest = write(work, manifest)
         work.chmod(0o755)  # mkdtemp makes folders that only their owner reads
         _put(work, target)
@@ -151,7 +171,14 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
     raise_faults(faults, BundleError)
 
 
-def _write_model(folder: Path, encoder: ClipEncoder) -> None:
+def _write_model(folder: Path, model: ClipEncoder | VisionLanguage) -> None:
+    if isinstance(model, VisionLanguage):
+        write_vision_language(folder, model)
+    else:
+        _write_clip(folder, model)
+
+
+def _write_clip(folder: Path, encoder: ClipEncoder) -> None:
     from safetensors.torch import save_file
 
     model_cfg = dict(encoder.model_cfg)

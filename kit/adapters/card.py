@@ -23,14 +23,19 @@ model = kit.open_bundle("PATH").load()
 ```"""
 
 
-def card(manifest: Manifest) -> str:
-    """Return the card as Markdown with the Hub's front matter."""
+def card(manifest: Manifest, opening: str = _OPEN) -> str:
+    """Return the card as Markdown with the Hub's front matter.
+
+    Args:
+        manifest: What the bundle says about itself.
+        opening: How to open it, as Markdown; a dual encoder's by default.
+    """
     sections = [
         _front_matter(manifest),
         f"# {manifest.name}",
-        f"A {manifest.kind} made with [kit]({homepage()}).",
+        f"A {manifest.kind.replace('language', 'language model')} made with [kit]({homepage()}).",
         "## How to open it",
-        _OPEN,
+        opening,
         "## What it was built on",
         _bullets(_base(base) for base in manifest.bases),
         "## What it was trained on",
@@ -62,8 +67,15 @@ def _base(base: Base) -> str:
 def _front_matter(manifest: Manifest) -> str:
     # Share-alike data may bind what was trained on it, so such a licence is named before any other.
     licences = sorted(manifest.licences(), key=lambda name: ("-SA-" not in name, name)) or ["other"]
-    lines = ["---", "library_name: open_clip", "tags: [clip, multimodal-kit]", f"license: {licences[0].lower()}", "---"]
-    return "\n".join(lines)
+    kind = {
+        "dual-encoder": ["library_name: open_clip", "tags: [clip, multimodal-kit]"],
+        "vision-language": [
+            "library_name: multimodal-kit",
+            "pipeline_tag: image-text-to-text",
+            "tags: [multimodal-kit]",
+        ],
+    }[manifest.kind]
+    return "\n".join(["---", *kind, f"license: {licences[0].lower()}", "---"])
 
 
 def _results(manifest: Manifest) -> str:

@@ -227,12 +227,13 @@ class StitchedProcessor:
         Raises:
             ModelError: a folder without one, or a damaged one.
         """
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PretrainedConfig
 
         place = Path(folder)
         try:
             values = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+            # The tokenizer's own files say what it is; a stitched model's config.json beside them would be warned of.
+            tokenizer = AutoTokenizer.from_pretrained(place, config=PretrainedConfig(), local_files_only=True)
             names = ("image_tokens", "template", "image_token")
             made = cls(tokenizer, Pixels(values["pixels"]), **{name: values[name] for name in names})
             made.chat_template = values["chat_template"] or made.chat_template
