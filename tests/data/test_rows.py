@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -165,8 +166,6 @@ def test_the_room_imports_no_torch():
 
 
 def test_rows_about_some_pictures_keep_all_their_questions(tmp_path: Path) -> None:
-    from PIL import Image
-
     pictures = []
     for number in range(5):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
