@@ -140,6 +140,8 @@ def _fit(vote: Vote, protocol: Mapping[str, Any]) -> None:
         for what, name, known in names[1:] if vote.kind == "identical" else names:
             if name not in known:
                 raise ValueError(f"no such {what} in the study: {name!r}.{did_you_mean(name, known)}")
+    if len({*vote.shown}) < len(vote.shown):
+        raise ValueError(f"a condition against itself: {vote.shown[0]!r}")
     if any(len(name) > LONGEST for _, name, _ in names):
         raise ValueError(f"a name of more than {LONGEST} characters")
     design = protocol.get("design", "pairwise")

@@ -80,7 +80,7 @@ def _prompt_counts(
     prompts, prompt = np.unique(items[~alone], return_inverse=True)
     ones = np.ones(len(prompt))
     cells = coo_array((ones, (comparisons.cell[~alone], prompt)), shape=(size, len(prompts))).tocsr()
-    for count in _blocks(rounds):
+    for count in _blocks(rounds, len(prompts)):
         drawn = generator.poisson(single, size=(count, size)).astype(np.float64)
         if len(prompts):
             drawn += (cells @ _draws(len(prompts), count, generator).T).T
@@ -103,20 +103,18 @@ def _two_way_counts(
     ends = np.concatenate([[0], np.cumsum(np.bincount(comparisons.cell, minlength=size))])
     ones = np.ones(len(order), np.float32)
     cells = csr_array((ones, np.arange(len(order)), ends), shape=(size, len(order)))
-    width = max(1, min(BLOCK, 16_000_000 // max(1, len(order))))  # 64 MB of float32 at a time
-    for count in _blocks(rounds):
+    for count in _blocks(rounds, len(order)):
         by_prompt = np.ascontiguousarray(_draws(len(prompts), count, generator).T, np.float32)
         by_person = np.ascontiguousarray(_draws(len(people), count, generator).T, np.float32)
-        parts = [
-            cells @ (by_prompt[prompt, at : at + width] * by_person[person, at : at + width])
-            for at in range(0, count, width)
-        ]
-        yield np.concatenate(parts, axis=1).T.astype(np.float64).reshape(count, 3, -1)
+        drawn = cells @ (by_prompt[prompt] * by_person[person])
+        yield drawn.T.astype(np.float64).reshape(count, 3, -1)
 
 
-def _blocks(rounds: int) -> Iterator[int]:
-    for start in range(0, rounds, BLOCK):
-        yield min(BLOCK, rounds - start)
+def _blocks(rounds: int, units: int) -> Iterator[int]:
+    """Give how many rounds to draw at a time, so that the weights of so many units stay below some 100 MB."""
+    size = max(1, min(BLOCK, 8_000_000 // max(1, units)))
+    for start in range(0, rounds, size):
+        yield min(size, rounds - start)
 
 
 def _draws(k: int, count: int, generator: np.random.Generator) -> Floats:

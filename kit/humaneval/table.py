@@ -62,7 +62,7 @@ class VoteTable:
 
     def comparisons(self) -> VoteTable:
         """Return the votes that models are ranked by: first times, without repeats, gold and automatic ties."""
-        kept = self.kinds(FIRST)
+        kept = self.only((self.kind == FIRST) & (self.left != self.right))
         real = np.array([name not in GOLD_OUTPUTS for name in self.models], bool)
         place = np.cumsum(real, dtype=np.int32) - 1
         models = tuple(name for name in self.models if name not in GOLD_OUTPUTS)

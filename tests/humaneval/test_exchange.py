@@ -88,6 +88,7 @@ def test_a_csv_of_three_columns_is_enough(other, tmp_path):
         ("left,right,answer,kind\na,b,left,second\n", "no such kind: 'second'"),
         ("left,right,answer\na,b\n", "line 2: has fewer fields than the header"),
         ("left,right,answer\na,b,left,x\n", "line 2: has more fields than the header"),
+        ("left,right,answer\na,a,left\n", "line 2: a condition against itself: 'a'"),
         ("left,right,answer\n", "holds no votes"),
         ("left,right,answer\n" + "a" * 201 + ",b,left\n", "a name of more than 200 characters"),
     ],

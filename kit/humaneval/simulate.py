@@ -1,0 +1,63 @@
+"""Simulated raters, for tests, planning and dry runs: never to be taken for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from kit.humaneval.ranking import Floats
+from kit.humaneval.table import BOTH_BAD, LEFT, RIGHT, TIE, VoteTable
+
+
+def simulated_votes(
+    strengths: Sequence[float],
+    *,
+    raters: int,
+    items: int,
+    share: float = 1.0,
+    rater_sd: float = 0.0,
+    item_sd: float = 0.0,
+    tie: float = 0.5,
+    left_bias: float = 0.0,
+    seed: int = 0,
+) -> VoteTable:
+    """Return votes of raters and prompts that differ, under Davidson's model.
+
+    Args:
+        strengths: The models' log-odds, m of them; models are called "model 0", "model 1", …
+        raters: How many raters.
+        items: How many prompts.
+        share: Share of (rater, prompt, pair) that is voted on, in random order, 0 < share <= 1.
+        rater_sd: Standard deviation of a rater's own taste for each model, log-odds.
+        item_sd: Standard deviation of a prompt's own bias for each model, log-odds.
+        tie: Davidson's tie parameter; 0 for no ties. A tenth of the ties are "both bad".
+        left_bias: Log-odds that the left side has in advance.
+        seed: Seed.
+    """
+    generator = np.random.default_rng(seed)
+    taste, bias = _normal(generator, raters, strengths, rater_sd), _normal(generator, items, strengths, item_sd)
+    pairs = np.array(list(combinations(range(len(strengths)), 2)))
+    every = np.indices((raters, items, len(pairs))).reshape(3, -1)
+    rater, item, pair = generator.permutation(every[:, generator.random(every.shape[1]) < share], axis=1)
+    sides = generator.permuted(pairs[pair], axis=1)
+    appeal = np.asarray(strengths) + taste[rater] + bias[item]
+    rows = np.arange(len(rater))
+    gap = appeal[rows, sides[:, 0]] - appeal[rows, sides[:, 1]] + left_bias
+    won, lost = np.exp(gap / 2), np.exp(-gap / 2)
+    luck = generator.random(len(rows)) * (won + lost + tie)
+    tied = np.where(generator.random(len(rows)) < 0.1, BOTH_BAD, TIE)
+    answer = np.select([luck < won, luck < won + lost], [LEFT, RIGHT], tied)
+    zeros = np.zeros(len(rows))
+    return VoteTable(
+        tuple(f"model {number}" for number in range(len(strengths))),
+        tuple(f"simulated rater {number}" for number in range(raters)),
+        tuple(f"item {number}" for number in range(items)),
+        sides[:, 0].astype(np.int32), sides[:, 1].astype(np.int32), answer.astype(np.int8),
+        rater.astype(np.int32), item.astype(np.int32), zeros.astype(np.int8), zeros.astype(np.int32),
+    )  # fmt: skip
+
+
+def _normal(generator: np.random.Generator, n: int, strengths: Sequence[float], sd: float) -> Floats:
+    return generator.normal(size=(n, len(strengths))) * sd
