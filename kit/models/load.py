@@ -110,14 +110,21 @@ def _open_clip(reference: Reference) -> ClipEncoder:
 
 def _bundle(reference: Reference) -> ClipEncoder:
     folder = _folder_of(reference)
-    return open_folder(folder, name=reference.text, bases=heritage(verify(folder)))
+    return open_folder(folder, name=reference.text, bases=heritage(_dual(folder, verify(folder))))
 
 
 def _local_dir(reference: Reference) -> ClipEncoder:
     folder = _folder_of(reference)
     # A bundle owes what its manifest says under this scheme too; that its files are whole is what bundle: checks.
-    bases = heritage(read(folder)) if _is_bundle(folder) else (fingerprint(reference),)
+    bases = heritage(_dual(folder, read(folder))) if _is_bundle(folder) else (fingerprint(reference),)
     return open_folder(folder, name=reference.text, bases=bases)
+
+
+def _dual(folder: Path, manifest: Manifest) -> Manifest:
+    if manifest.kind != "dual-encoder":
+        what = f"is a bundle of kind {manifest.kind!r}, and no dual encoder"
+        raise ModelError.of(str(folder), what, "open it with open_bundle")
+    return manifest
 
 
 def _is_bundle(folder: Path) -> bool:

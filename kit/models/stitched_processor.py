@@ -18,8 +18,8 @@ TEMPLATES = ("plain", "chat")
 PLAIN = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %} {{ message['content'] | trim }}"
     "{{ eos_token }}{% else %}{% if loop.first or messages[loop.index0 - 1]['role'] == 'assistant' %}"
-    "{{ bos_token or '' }}{% endif %}{{ message['content'] | trim }}{% if message['role'] == 'system' %}\n{% endif %}"
-    "{% endif %}{% endfor %}"
+    "{{ bos_token or '' }}{% endif %}{{ message['content'] | trim }}{% if message['role'] == 'system' %}{{ '\n' }}"
+    "{% endif %}{% endif %}{% endfor %}"
 )
 # Special tokens that models carry and that no text of theirs holds; the first that a tokenizer knows stands for
 # pictures, so that no embedding is added.

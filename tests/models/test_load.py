@@ -10,6 +10,7 @@ from dual_encoders import PREPROCESS, TINY, noise_pictures, write_clip
 
 from kit.adapters.bundle import save_bundle
 from kit.errors import BundleError, ModelError
+from kit.manifest import Manifest, write
 from kit.models.load import best_device, load_dual_encoder
 
 NAME = "ViT-S-32-alt"  # the smallest that open_clip lists
@@ -102,6 +103,19 @@ def test_an_empty_folder_holds_no_model(tmp_path):
 def test_what_is_no_dual_encoder():
     with pytest.raises(ModelError, match=r"(?s)smollm2-135m: is not a dual encoder.*Allowed: stitch:…"):
         load_dual_encoder("smollm2-135m")
+    with pytest.raises(ModelError, match=r"(?s)has a language model and no text tower.*load_vision_language"):
+        load_dual_encoder("stitch:efficientnet-lite0+smollm2-135m")
+
+
+def test_a_bundle_of_another_kind_is_refused(tmp_path, tiny_folder):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    write(folder, Manifest("vision-language", "x", ()))
+    for scheme in ("bundle", "local-dir"):
+        with pytest.raises(
+            ModelError, match=r"(?s)is a bundle of kind 'vision-language'.*Fix: open it with open_bundle"
+        ):
+            load_dual_encoder(f"{scheme}:{folder}")
 
 
 def test_options_are_for_stitches(tiny_folder):

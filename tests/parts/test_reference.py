@@ -43,6 +43,64 @@ def test_stitch_states_both_faults_at_once():
         parse("stitch:minilm-l6", kind="model")
 
 
+SEEING = "stitch:efficientnet-lite0+smollm2-135m"
+
+
+def test_a_stitch_takes_a_language_model_and_sides_that_are_sources(tmp_path):
+    packaged = parse(SEEING, kind="model")
+    assert [side.text for side in packaged.sides] == ["efficientnet-lite0", "smollm2-135m"]
+    assert packaged.parts == ("efficientnet-lite0", "smollm2-135m")
+    online = parse(f"stitch:open_clip:ViT-B-32/laion2b_s34b_b79k+hf:org/lm@{COMMIT}", kind="model")
+    assert [(side.scheme, side.revision) for side in online.sides] == [("open_clip", None), ("hf", COMMIT)]
+    (tmp_path / "a+b").mkdir()
+    (tmp_path / "lm").mkdir()
+    local = parse("stitch:local-dir:a+b+local-dir:lm", kind="model", base=tmp_path)
+    assert [side.path for side in local.sides] == [tmp_path / "a+b", tmp_path / "lm"]
+    assert local.absolute().text == f"stitch:local-dir:{tmp_path}/a+b+local-dir:{tmp_path}/lm"
+    assert parse(local.absolute().text, kind="model").sides == local.absolute().sides
+    mixed = parse("stitch:efficientnet-lite0+local-dir:lm", kind="model", base=tmp_path)
+    assert mixed.parts == ("efficientnet-lite0",)
+    assert mixed.absolute().text == f"stitch:efficientnet-lite0+local-dir:{tmp_path}/lm"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("hf:a/b+minilm-l6", ["a text tower is stitched with a packaged image tower only, not with 'hf:a/b'"]),
+        ("smollm2-135m+efficientnet-lite0", ["is a language tower; the first must be image", "is an image tower; the"]),
+        ("bundle:x+smollm2", ["no tower 'bundle:x'; the first must be image", "Did you mean 'smollm2-135m'"]),
+        ("local-dir:none+hf:ab", ["no such folder", "'ab' is no repository's name"]),
+        ("open_clip:ViT-B-33/x+smollm2-135m", ["Did you mean 'ViT-B-32'"]),
+        ("hf:a/b+hf:c/d+hf:e/f", ["a stitch takes two towers, got 3"]),
+        ("+", ["no tower ''; the first", "no tower ''; the second"]),
+    ],
+)
+def test_what_is_wrong_with_a_stitch_is_said_for_both_sides(body, words):
+    with pytest.raises(ModelError) as caught:
+        parse(f"stitch:{body}", kind="model")
+    assert len(caught.value.faults) == len(words)
+    for fault, said in zip(caught.value.faults, words, strict=True):
+        assert fault.where == f"stitch:{body}"
+        assert said in fault.what
+
+
+def test_a_stitchs_digest_is_that_of_both_sides_contents(tmp_path):
+    for name, text in (("one", "1"), ("same", "1"), ("other", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(text)
+    digests = {
+        name: fingerprint(parse(f"stitch:efficientnet-lite0+local-dir:{name}", kind="model", base=tmp_path))
+        for name in ("one", "same", "other")
+    }
+    assert digests["one"].digest == digests["same"].digest != digests["other"].digest
+    assert digests["one"].pinned
+    assert (digests["one"].licence, str(tmp_path / "one") in digests["one"].origin) == ("Apache-2.0", True)
+    assert "EfficientNet-Lite0" in digests["one"].attribution
+    unpinned = parse("stitch:open_clip:ViT-B-32/openai+smollm2-135m", kind="model")
+    assert not fingerprint(unpinned).pinned
+    assert fingerprint(parse(SEEING, kind="model")).digest != fingerprint(parse(STITCH, kind="model")).digest
+
+
 def test_open_clip_by_tag_and_by_file(tmp_path):
     tag = parse("open_clip:ViT-B-32/laion2b_s34b_b79k", kind="model")
     assert (tag.path, tag.body) == (None, "ViT-B-32/laion2b_s34b_b79k")

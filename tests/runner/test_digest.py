@@ -124,3 +124,20 @@ def test_a_folders_content_counts_and_its_place_does_not(tmp_path: Path, noteboo
     assert one.digest == two.digest
     (tmp_path / "two" / "metadata.csv").write_text("file_name,text\na.png,a\n")
     assert make_plan(recipe, target="n", given={"data": f"folder:{tmp_path / 'two'}"}).digest != one.digest
+
+
+def test_a_stitch_counts_by_the_content_of_its_sides_and_is_written_out(
+    tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm" / "config.json").write_text("{}")
+    given = {"model": "stitch:efficientnet-lite0+local-dir:lm"}
+    path = tmp_path / "n.ipynb"
+    path.write_bytes((notebooks / "simple.ipynb").read_bytes())
+    changed(path, lambda n: n["cells"][1]["source"].append('\nmodel: str = "smollm2-135m"  # a model'))
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(bare_recipe(path), target="n", given=given)
+    assert plan.values["model"] == f"stitch:efficientnet-lite0+local-dir:{tmp_path / 'lm'}"
+    assert (plan.inputs[0].parts, plan.inputs[0].pinned) == (("efficientnet-lite0",), True)
+    (tmp_path / "lm" / "config.json").write_text("{ }")
+    assert make_plan(bare_recipe(path), target="n", given=given).digest != plan.digest
