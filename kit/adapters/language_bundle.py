@@ -164,16 +164,21 @@ def _write_adapter(target: Path, adapter: Any, base: Base) -> None:
 
 
 def _write_prompts(target: Path, model: VisionLanguage) -> dict[str, int]:
+    _write_tensors(target, _prompt_weights(model))
+    found = prompted(model)
+    first = next(iter(found.values()))
+    return {"layers": len(found), "tokens": first.static.shape[0], "rank": first.down.shape[0]}
+
+
+def _prompt_weights(model: VisionLanguage) -> dict[str, torch.nn.Parameter]:
+    """Return what a LLaMA-Adapter trains: each prompted layer's own weights and norms, by layer."""
     found, layers = prompted(model), trunk(model.language).layers
-    tensors = {
+    own = {
         f"{number}.{name}": parameter
         for number, layer in found.items()
         for name, parameter in layer.named_parameters(recurse=False)
     }
-    tensors |= {f"{number}.{name}": getattr(layers[number], name).weight for number in found for name in NORMS}
-    _write_tensors(target, tensors)
-    first = next(iter(found.values()))
-    return {"layers": len(found), "tokens": first.static.shape[0], "rank": first.down.shape[0]}
+    return own | {f"{number}.{name}": getattr(layers[number], name).weight for number in found for name in NORMS}
 
 
 def _write_tensors(target: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -267,12 +272,11 @@ def _put_on(folder: Path, model: VisionLanguage, said: Mapping[str, Any]) -> Non
 
     if said["prompts"]:
         add_llama_adapter(model.language, **said["prompts"])
-        tensors, layers = load_file(folder / PROMPTS), trunk(model.language).layers
-        for number, layer in prompted(model).items():
-            own = dict(layer.named_parameters(recurse=False))
-            own |= {name: getattr(layers[number], name).weight for name in NORMS}
-            for name, parameter in own.items():
-                parameter.data.copy_(tensors[f"{number}.{name}"])
+        state, own = load_file(folder / PROMPTS), _prompt_weights(model)
+        if {name: tensor.shape for name, tensor in state.items()} != {name: one.shape for name, one in own.items()}:
+            raise ValueError(f"{PROMPTS} holds other weights than the model's prompted layers have")
+        for name, parameter in own.items():
+            parameter.data.copy_(state[name])
     for name, path in said["adapters"].items():
         adapted = PeftModel.from_pretrained(model.model.get_submodule(path), str(folder / name), torch_device="cpu")
         if path:
