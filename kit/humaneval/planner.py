@@ -82,7 +82,7 @@ def fixed_votes(win_share: float, tie_rate: float, alpha: float, power: float) -
     """
     from scipy.stats import norm
 
-    reach = norm.ppf(1 - alpha / 2) * 0.5 + norm.ppf(power) * math.sqrt(win_share * (1 - win_share))
+    reach = float(norm.ppf(1 - alpha / 2) * 0.5 + norm.ppf(power) * math.sqrt(win_share * (1 - win_share)))
     return math.ceil((reach / (win_share - 0.5)) ** 2 / (1 - tie_rate))
 
 
