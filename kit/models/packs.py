@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from kit.models.activations import Activations
 from kit.models.dual_encoder import tensors_digest
@@ -18,6 +19,10 @@ from kit.models.quick_layers import Shared
 from kit.models.turns import IGNORED
 
 NO_PICTURE = -1
+# Token ids, and for each the next one, where it is asked.
+Text = tuple[tuple[int, ...], tuple[int, ...]]
+# Rows of a batch, and their tokens, are padded to multiples of these: see ``quick_layers.STEP``.
+MANY, LONG = 16, 4
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,7 @@ class Texts:
     wanted: Tensor
 
     @classmethod
-    def of(
-        cls, opening: Tensor, hidden: Activations, texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-    ) -> Texts:
+    def of(cls, opening: Tensor, hidden: Activations, texts: Sequence[Text]) -> Texts:
         """Return the texts whose token ids and wanted tokens are given."""
         wanted = torch.full((len(texts), hidden.shards[0].shape[1]), IGNORED)
         for row, (_, asked) in enumerate(texts):
@@ -56,12 +59,11 @@ class Batch:
         features: Of each picture, shape (p, m, vision width); zeros where there is none.
         pictured: Whether there is one, shape (p,).
         hidden: Hidden states of the texts' tokens at the cut, shape (n, width).
-        prefix: Which picture each text is about, shape (q,).
+        prefix: Which picture each text is about, shape (q,); texts of no tokens come last, as padding.
         places: Each text's tokens among all, padded, shape (q, t).
         valid: Which of these are tokens, shape (q, t).
         kept: Tokens after which another is asked, as places among all, shape (k,).
         labels: Which one, shape (k,).
-        texts: Which text each of ``kept`` belongs to, shape (k,).
     """
 
     opening: Tensor
@@ -73,7 +75,6 @@ class Batch:
     valid: Tensor
     kept: Tensor
     labels: Tensor
-    texts: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -116,21 +117,21 @@ class Packs:
         numbers = torch.tensor([text for _, texts in drawn for text in texts])
         prefix = torch.tensor([place for place, (_, texts) in enumerate(drawn) for _ in texts])
         lengths = self.texts.lengths[numbers]
-        longest = int(lengths.max())
-        valid = torch.arange(longest)[None] < lengths[:, None]
+        longest = -(-int(lengths.max()) // LONG) * LONG
+        more = -len(numbers) % MANY
+        valid = torch.arange(longest)[None] < F.pad(lengths, (0, more))[:, None]
         tokens = valid.flatten().nonzero()[:, 0]
         places = torch.zeros(valid.numel(), dtype=torch.long)
         places[tokens] = torch.arange(len(tokens))
         wanted = self.texts.wanted[numbers, :longest].flatten()[tokens]
         kept = (wanted != IGNORED).nonzero()[:, 0]
-        row = torch.arange(len(numbers))[:, None].expand(-1, longest).flatten()[tokens]
         unique, back = torch.unique(numbers, return_inverse=True)
         hidden = self.texts.hidden.take(unique.numpy())[:, :longest][back].flatten(0, 1)[tokens]
         pictured = torch.tensor([picture != NO_PICTURE for picture, _ in drawn])
         return Batch(
             opening=self.texts.opening, features=self._features([picture for picture, _ in drawn]), pictured=pictured,
-            hidden=hidden, prefix=prefix, places=places.view(valid.shape), valid=valid,
-            kept=kept, labels=wanted[kept], texts=row[kept],
+            hidden=hidden, prefix=F.pad(prefix, (0, more)), places=places.view(valid.shape), valid=valid,
+            kept=kept, labels=wanted[kept],
         )  # fmt: skip
 
     def _features(self, pictures: Sequence[int]) -> Tensor:

@@ -20,6 +20,11 @@ from torch.nn import functional as F
 from kit.models.prompts import PromptedAttention
 
 
+# Tokens are padded to a multiple of this. For each new shape oneDNN compiles a kernel and keeps it with its memory: 50 MB
+# a step where every step had a token more or less.
+STEP = 64
+
+
 @dataclass(frozen=True)
 class Shared:
     """Where the tokens of a batch lie: p prefixes of s slots, then the tokens of q rows, each on one prefix.
@@ -88,7 +93,9 @@ class QuickLayers:
                 everything else for these.
             pictures: For layers with adaption prompts: picture tokens of each prefix, shape (p, m, width).
         """
-        cos, sin = self.rotary(hidden, shared.positions[None])
+        spare = -len(hidden) % STEP
+        hidden = F.pad(hidden, (0, 0, 0, spare))
+        cos, sin = self.rotary(hidden, F.pad(shared.positions, (0, spare))[None])
         around = _Around(
             shared,
             (cos[0, :, None].to(self.dtype), sin[0, :, None].to(self.dtype)),
@@ -99,8 +106,9 @@ class QuickLayers:
         hidden = hidden.to(self.dtype)
         for layer in self.layers[:-1]:
             hidden = layer(hidden, around)
+        out = self.layers[-1](hidden, around, F.pad(kept, (0, -len(kept) % STEP)))[: len(kept)]
         weight = self.last.weight.to(self.dtype)
-        return F.rms_norm(self.layers[-1](hidden, around, kept), weight.shape, weight, self.eps)
+        return F.rms_norm(out, weight.shape, weight, self.eps)
 
 
 @dataclass(frozen=True)
@@ -160,19 +168,22 @@ class QuickLayer:
         above = self._mix(q, k, v, around.prefix_mask)
         keys, values = torch.cat([k[shared.prefix], own_k], 1), torch.cat([v[shared.prefix], own_v], 1)
         rows = self._mix(own_q, keys, values, around.row_mask)
-        if self.prompted is not None and around.pictures is not None:
+        if self.prompted is not None:
             straight, own_straight = apart(qkv[:, : self.heads])
-            k, v = self._prompts(around.pictures)
+            k, v = self._prompts(around.pictures, count)
             gate = self.prompted.opening()[:, None].to(x.dtype)
             above = above + self._mix(straight, k, v) * gate
             rows = rows + self._mix(own_straight, k[shared.prefix], v[shared.prefix]) * gate
-        return torch.cat([above.flatten(0, 1).flatten(1), rows.flatten(0, 1)[shared.tokens].flatten(1)])
+        rows = rows.flatten(0, 1)[shared.tokens]
+        spare = x.new_zeros(len(x) - ahead - len(rows), self.heads * self.width)
+        return torch.cat([above.flatten(0, 1).flatten(1), rows.flatten(1), spare])
 
-    def _prompts(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the prompts of pictures, each of shape (p, m, groups, width)."""
+    def _prompts(self, pictures: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the prompts of so many pictures, each of shape (p, m, groups, width)."""
         assert self.prompted is not None  # noqa: S101  # asked by _attend
-        prompts = self.prompted.prompts(pictures).to(self.qkv.weight.dtype)
-        both = F.linear(prompts, self.qkv.weight[self.heads * self.width :])
+        prompts = self.prompted.prompts(pictures).to(self.qkv.weight.dtype).expand(count, -1, -1)
+        start = self.heads * self.width
+        both = F.linear(prompts, self.qkv.weight[start:], None if self.qkv.bias is None else self.qkv.bias[start:])
         keys, values = both.view(*prompts.shape[:2], 2 * self.groups, self.width).chunk(2, 2)
         return keys, values
 
@@ -203,9 +214,8 @@ class _Fused:
         self.weight = torch.cat([layer.weight.detach() for layer in plain]).to(dtype)
         self.bias = torch.cat([layer.bias.detach() for layer in plain]).to(dtype) if plain[0].bias is not None else None
         self.sizes = [layer.out_features for layer in plain]
-        # (which of the layers, A, B, scaling)
         self.branches = [
-            (number, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+            _Branch(number, layer, name)
             for number, layer in enumerate(layers)
             for name in getattr(layer, "active_adapters", ())
             if name in layer.lora_A
@@ -213,23 +223,42 @@ class _Fused:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if not self.branches:
+        on = [branch for branch in self.branches if not branch.layer.disable_adapters]
+        if not on:
             return y
-        down = torch.cat([a for _, a, _, _ in self.branches]).to(x.dtype)
-        return y + F.linear(F.linear(x, down), self._up().to(x.dtype))
+        down = torch.cat([branch.layer.lora_A[branch.name].weight for branch in on]).to(x.dtype)
+        return y + F.linear(F.linear(x, down), self._up(on).to(x.dtype))
 
-    def _up(self) -> Tensor:
+    def _up(self, branches: list[_Branch]) -> Tensor:
         if len(self.sizes) == 1:
-            return torch.cat([b * scale for _, _, b, scale in self.branches], 1)
+            return torch.cat([branch.up() for branch in branches], 1)
         blocks, start = [], 0
+        total = sum(branch.rank for branch in branches)
         for number, size in enumerate(self.sizes):
-            mine = [b * scale for which, _, b, scale in self.branches if which == number]
-            rank = sum(block.shape[1] for block in mine)
-            total = sum(b.shape[1] for _, _, b, _ in self.branches)
-            block = torch.cat(mine, 1) if mine else self.branches[0][2].new_zeros(size, 0)
+            mine = [branch for branch in branches if branch.number == number]
+            rank = sum(branch.rank for branch in mine)
+            block = torch.cat([branch.up() for branch in mine], 1) if mine else branches[0].up().new_zeros(size, 0)
             blocks.append(F.pad(block, (start, total - start - rank)))
             start += rank
         return torch.cat(blocks)
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One adapter of one of the layers that are computed as one."""
+
+    number: int
+    layer: Any
+    name: str
+
+    @property
+    def rank(self) -> int:
+        return int(self.layer.lora_A[self.name].weight.shape[0])
+
+    def up(self) -> Tensor:
+        """Return B, scaled as PEFT scales it, shape (out, rank)."""
+        scaled: Tensor = self.layer.lora_B[self.name].weight * self.layer.scaling[self.name]
+        return scaled
 
 
 class FrozenHead(torch.autograd.Function):
@@ -241,23 +270,25 @@ class FrozenHead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, block: int = 64) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, block: int = 128) -> Tensor:
         """Return the summed cross-entropy in nats for hidden (n, width), weight (vocabulary, width), labels (n,)."""
         gradient = torch.empty_like(hidden)
         total = hidden.new_zeros((), dtype=torch.float32)
         # Written into again for each block: fresh memory of this size costs the CPU as much as the product.
-        rough = hidden.new_empty(min(block, len(hidden)), len(weight))
-        exact = rough.new_empty(rough.shape, dtype=torch.float32)
+        block = min(block, -(-len(hidden) // STEP) * STEP)
+        padded = hidden.new_zeros(block, hidden.shape[1])
+        rough = hidden.new_empty(block, len(weight))
+        logits = rough.new_empty(rough.shape, dtype=torch.float32)
         for part in range(0, len(hidden), block):
             here, wanted = hidden[part : part + block], labels[part : part + block]
-            low, logits = rough[: len(here)], exact[: len(here)]
-            logits.copy_(torch.mm(here, weight.T, out=low))
+            padded[: len(here)] = here
+            logits.copy_(torch.mm(padded, weight.T, out=rough))
             most = logits.amax(-1, keepdim=True)
-            scores = logits.gather(1, wanted[:, None])
+            scores = logits[: len(here)].gather(1, wanted[:, None])
             mass = logits.sub_(most).exp_().sum(-1, keepdim=True)
-            total += (mass.log() + most - scores).sum()
-            low.copy_(logits.div_(mass))
-            gradient[part : part + block] = torch.mm(low, weight) - weight[wanted]
+            total += ((mass.log() + most)[: len(here)] - scores).sum()
+            rough.copy_(logits.div_(mass))
+            gradient[part : part + block] = torch.mm(rough, weight)[: len(here)] - weight[wanted]
         ctx.save_for_backward(gradient)
         return total
 
