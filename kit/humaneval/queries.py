@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, Select, and_, exists, insert, select, up
 
 from kit.errors import Fault, raise_faults
 from kit.humaneval.errors import StudyError
-from kit.humaneval.schedule import Task, identical
+from kit.humaneval.schedule import REPEAT_GAP, Task, identical
 from kit.humaneval.schema import clock, handouts, insert_new, votes
 from kit.humaneval.study import Study
 from kit.humaneval.votes import UNDO, Vote
@@ -58,13 +58,14 @@ def human(number: int) -> Select[Any]:
     return select(votes.c.seq).where(votes.c.study == number, votes.c.kind != "identical")
 
 
-def done(connection: Connection, number: int, rater: str, *, item: str | None = None) -> set[str]:
-    """Return the keys of the tasks that a rater answered."""
+def done(connection: Connection, number: int, rater: str, *, item: str | None = None) -> dict[str, int]:
+    """Return the keys of the tasks that a rater answered, with how many of the rater's votes came before."""
     query = active(number).where(votes.c.rater == rater)
     if item is not None:
         query = query.where(votes.c.item == item)
-    rows = connection.execute(query.with_only_columns(votes.c.item, votes.c.shown, votes.c.kind))
-    return {Task(row.item, tuple(json.loads(row.shown)), row.kind).key for row in rows}
+    rows = connection.execute(query.with_only_columns(votes.c.item, votes.c.shown, votes.c.kind).order_by(votes.c.seq))
+    keys = (Task(row.item, tuple(json.loads(row.shown)), row.kind).key for row in rows)
+    return {key: place for place, key in enumerate(keys)}
 
 
 def held(connection: Connection, number: int, rater: str, now: float) -> dict[str, str]:
@@ -73,9 +74,16 @@ def held(connection: Connection, number: int, rater: str, now: float) -> dict[st
     return {row.task: row.holder for row in connection.execute(select(handouts.c.task, handouts.c.holder).where(live))}
 
 
-def is_ripe(task: Task, done: set[str]) -> bool:
-    """Tell whether a task may be asked yet: a repeat only after its first time."""
-    return task.kind != "repeat" or replace(task, kind="first").key in done
+def ripe(tasks: Sequence[Task], done: Mapping[str, int]) -> list[Task]:
+    """Return the tasks that may be asked: a repeat once its first time is ten votes old, or nothing else is left."""
+    answered = [task for task in tasks if task.kind != "repeat" or first_of(task).key in done]
+    aged = [task for task in answered if task.kind != "repeat" or len(done) - done[first_of(task).key] > REPEAT_GAP]
+    return aged or answered
+
+
+def first_of(task: Task) -> Task:
+    """Return the first time of a repeat."""
+    return replace(task, kind="first")
 
 
 def full(connection: Connection, number: int, rater: str, now: float, *, limit: int) -> set[str]:

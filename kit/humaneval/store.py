@@ -122,8 +122,8 @@ class Store:
             done, held = queries.done(connection, number, rater), queries.held(connection, number, rater, now)
             if limit is not None:
                 full = queries.full(connection, number, rater, now, limit=limit)
-            taken = done | full | {key for key, other in held.items() if other != holder}
-            free = [task for task in wanted if task.key not in taken and queries.is_ripe(task, done)]
+            taken = done.keys() | full | {key for key, other in held.items() if other != holder}
+            free = queries.ripe([task for task in wanted if task.key not in taken], done)
             until = now + lease_s
             for task in sorted(free, key=lambda task: task.key not in held):  # one's own lease first
                 if found := queries.lease(connection, number, rater, task, holder=holder, now=now, until=until):

@@ -157,6 +157,20 @@ def test_undo_appends_and_the_pair_comes_again(store):
     assert [one.answer for one in votes(store, rater="ana")] == ["right"]
 
 
+def test_a_repeat_waits_for_its_first_time_whatever_the_order(store):
+    study = make_study(n=30, repeats=0.2)
+    store.register(study)
+    hasty = sorted(tasks_of(study, "ana"), key=lambda task: task.kind != "repeat")
+    seen = []
+    while task := store.hand_out(study, "ana", holder="w", tasks=hasty):
+        seen.append(task.key)
+        store.record(study, cast(study, task))
+    assert len(seen) == 35
+    gaps = [seen.index(key) - seen.index(key.replace("repeat", "first", 1)) for key in seen if key.startswith("repeat")]
+    assert len(gaps) == 6
+    assert min(gaps) > 10
+
+
 def test_two_windows_never_hold_the_same_pair(store):
     study = make_study(n=13)
     store.register(study)
