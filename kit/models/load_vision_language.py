@@ -14,6 +14,8 @@ from kit.models.halves import check_cut, lower, trunk
 from kit.models.hub_vision_language import DTYPES, load_hub
 from kit.models.language import load_language
 from kit.models.load import best_device
+from kit.models.projector import KINDS
+from kit.models.stitched_processor import TEMPLATES, StitchedProcessor
 from kit.models.vision_language import VisionLanguage
 from kit.parts.reference import Reference, fingerprint, parse
 
@@ -68,6 +70,7 @@ def stitch_language(
     entry_layer: int | None = None,
     prompted: bool = False,
     projector: str = "linear",
+    hidden: int = 0,
     template: str = "plain",
     seed: int = 0,
 ) -> VisionLanguage:
@@ -81,17 +84,19 @@ def stitch_language(
             default the eighth from the top.
         prompted: The picture enters by adaption prompts instead (``add_llama_adapter``).
         projector: "linear" or "mlp".
+        hidden: Numbers between the two layers of "mlp"; 0 for the language model's width.
         template: "plain" (few tokens) or "chat" (the language model's own).
         seed: Of the projector's fresh weights.
 
     Raises:
-        ModelError: a part that is no such tower, a layer out of range, or a model that cannot be cut there.
+        ModelError: options out of range, all at once; a part that is no such tower, or a language model that cannot
+            be cut there.
         PartError: a part cannot be pulled.
     """
     from kit.models.stitched import StitchedConfig, StitchedModel
-    from kit.models.stitched_processor import StitchedProcessor
     from kit.models.vision_tower import load_vision_tower
 
+    raise_faults(_faults(grid, entry_layer, prompted, projector, template), ModelError)
     image, text = reference.sides
     language, tokenizer = load_language(text, dtype=dtype or torch.float32)
     layers = len(trunk(language).layers)
@@ -99,15 +104,14 @@ def stitch_language(
     if not 0 <= entry < layers:
         what = f"{entry}, but {text.text} has layers 0 to {layers - 1}"
         raise ModelError.of("entry_layer", what, "choose one of these")
-    if entry and not prompted:
-        check_cut(language, entry)
+    check_cut(language, 0 if prompted else entry)
     tower = load_vision_tower(image, grid=grid)
     processor = StitchedProcessor(
         tokenizer, tower.pixels, image_tokens=1 if prompted else tower.tokens, template=template
     )
     settings = {
         "vision_width": tower.width, "width": trunk(language).config.hidden_size, "tokens": tower.tokens,
-        "kind": projector, "norm": _norm(language, tokenizer, 0 if prompted else entry), "seed": seed,
+        "kind": projector, "hidden": hidden, "norm": _norm(language, tokenizer, 0 if prompted else entry), "seed": seed,
     }  # fmt: skip
     config = StitchedConfig(
         language=language.config.to_dict(), vision=tower.settings, projector=settings, prompted=prompted,
@@ -115,8 +119,26 @@ def stitch_language(
     )  # fmt: skip
     model = StitchedModel(config, tower, language).eval()
     model.generation_config = copy.deepcopy(language.generation_config)
+    if model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
     bases = tuple(fingerprint(side) for side in reference.sides)
     return VisionLanguage(model=model, processor=processor, bases=bases, name=reference.text)
+
+
+def _faults(grid: int, entry_layer: int | None, prompted: bool, projector: str, template: str) -> list[Fault]:
+    """Return what is wrong with options, as far as it shows before anything is loaded."""
+    found = [
+        Fault(name, f"must be a whole number of at least {least}, got {value!r}")
+        for name, value, least in (("grid", grid, 1), ("entry_layer", 0 if entry_layer is None else entry_layer, 0))
+        if isinstance(value, bool) or not isinstance(value, int) or value < least
+    ]
+    if prompted and entry_layer is not None:
+        found.append(Fault("entry_layer", "has no meaning with prompted=True", "leave one of them out"))
+    for name, value, known in (("projector", projector, KINDS), ("template", template, TEMPLATES)):
+        if value not in known:
+            what = f"{value!r} is unknown.{did_you_mean(value, known)}"
+            found.append(Fault(name, what, allowed=f"Allowed: {listed(known)}."))
+    return found
 
 
 @torch.no_grad()
@@ -126,6 +148,6 @@ def _norm(language: Any, tokenizer: Any, entry: int) -> float:
     for sentence in _SENTENCES:
         ids = torch.tensor([tokenizer(sentence)["input_ids"]])
         seen = torch.ones_like(ids, dtype=torch.bool)
-        hidden = lower(language, entry)(language.get_input_embeddings()(ids), seen, None)
+        hidden = lower(language, entry)(language.get_input_embeddings()(ids), seen)
         norms.append(hidden[0, 1:].float().norm(dim=-1))
     return float(torch.cat(norms).median())

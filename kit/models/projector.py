@@ -20,6 +20,7 @@ class Projector(nn.Module):
         width: The language model's width.
         tokens: Features a picture.
         kind: "linear", or "mlp" for two layers with GELU between them (LLaVA-1.5, arXiv:2310.03744).
+        hidden: Numbers between these two; 0 for the language model's width.
         norm: What a token's norm should be; the median of the text tokens' at the layer where the picture enters.
             (Not their mean: the first token's hidden state is a hundred times larger than the others'.)
         seed: Of the fresh weights.
@@ -29,7 +30,15 @@ class Projector(nn.Module):
     """
 
     def __init__(
-        self, *, vision_width: int, width: int, tokens: int, kind: str = "linear", norm: float = 1.0, seed: int = 0
+        self,
+        *,
+        vision_width: int,
+        width: int,
+        tokens: int,
+        kind: str = "linear",
+        hidden: int = 0,
+        norm: float = 1.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         raise_faults(_faults(kind, norm), ModelError)
@@ -40,16 +49,24 @@ class Projector(nn.Module):
         self.norm = nn.LayerNorm(vision_width)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            last = nn.Linear(vision_width if kind == "linear" else width, width)
+            between = hidden or width
+            last = nn.Linear(vision_width if kind == "linear" else between, width)
             nn.init.normal_(last.weight, std=last.in_features**-0.5)
             nn.init.zeros_(last.bias)
-            first = [] if kind == "linear" else [nn.Linear(vision_width, width), nn.GELU()]
+            first = [] if kind == "linear" else [nn.Linear(vision_width, between), nn.GELU()]
         self.layers = nn.Sequential(*first, last)
         self.place = nn.Parameter(torch.zeros(tokens, width))
 
     @torch.no_grad()
     def calibrate(self, features: Tensor) -> None:
-        """Set each channel's mean and deviation from features of training pictures, shape (n, tokens, vision width)."""
+        """Set each channel's mean and deviation from features of training pictures, shape (n, tokens, vision width).
+
+        Raises:
+            ModelError: no features, or features of another width.
+        """
+        if not len(features) or features.shape[-1] != len(self.mean):
+            what = f"must be features of {len(self.mean)} numbers, got shape {tuple(features.shape)}"
+            raise ModelError.of("calibrate", what, "give what the model's own vision tower makes of pictures")
         flat = features.flatten(0, -2).double()
         self.mean.copy_(flat.mean(0))
         self.deviation.copy_(flat.std(0, correction=0) + 1e-3)
