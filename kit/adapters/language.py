@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from kit.adapters.lora import add_lora
-from kit.adapters.lora_targets import adaptable
-from kit.errors import ModelError, did_you_mean, listed
+from kit.adapters.lora_targets import adaptable, chosen, option_faults
+from kit.errors import ModelError, did_you_mean, listed, raise_faults
 from kit.models.halves import trunk
 from kit.models.vision_language import VisionLanguage
 
@@ -45,12 +44,12 @@ def adapt_language(
     whole = model.model
     if not hasattr(whole, "project"):
         raise ModelError.of(model.name, "has a projector that was trained already", "use adapt_towers")
-    whole.projector.requires_grad_(True)
     if rank:
-        chosen = range(whole.config.entry_layer, len(trunk(whole.language_model).layers)) if layers is None else layers
+        numbers = range(whole.config.entry_layer, len(trunk(whole.language_model).layers)) if layers is None else layers
         whole.language_model = add_lora(
-            whole.language_model, rank=rank, targets=tuple(targets), layers=chosen, seed=seed, **options
+            whole.language_model, rank=rank, targets=tuple(targets), layers=numbers, seed=seed, **options
         )
+    whole.projector.requires_grad_(True)
     return model
 
 
@@ -72,21 +71,30 @@ def adapt_towers(
         options: What else ``add_lora`` takes: rank, alpha, dropout, dora, rslora, rank_pattern, seed.
 
     Raises:
-        ModelError: an unknown tower, or settings that fit no layer, all at once.
+        ModelError: a stitched model, an unknown tower, or settings that fit no layer, all at once.
     """
+    if hasattr(model.model, "project"):
+        raise ModelError.of(
+            model.name, "is stitched, and its vision tower is computed in advance", "use adapt_language"
+        )
     if towers not in TOWERS:
         what = f"{towers!r} is unknown.{did_you_mean(towers, TOWERS)}"
         raise ModelError.of("towers", what, allowed=f"Allowed: {listed(TOWERS)}.")
-    patterns = []
+    names: list[str] = []
     if towers != "vision":
-        names = "|".join(map(re.escape, targets))
-        patterns.append(rf"{re.escape(_path(model.model, model.language))}\.(.*\.)?({names})")
+        # Looked up in the tower alone, so that a name that only the other tower knows is unknown.
+        found, faults = chosen(model.language, tuple(targets), None)
+        if faults:
+            numbers = {"rank": 8, "alpha": None, "dropout": 0.0} | options
+            faults += option_faults(*(numbers[name] for name in ("rank", "alpha", "dropout")))
+        raise_faults(faults, ModelError)
+        names += [f"{_path(model.model, model.language)}.{one.name}" for one in found]
     if towers != "language":
-        path = _path(model.model, model.vision)
-        patterns += [re.escape(f"{path}.{name}") for name in adaptable(model.vision)]
-    model.model = add_lora(model.model, targets="|".join(patterns), layers=layers, **options)
+        names += [f"{_path(model.model, model.vision)}.{name}" for name in adaptable(model.vision)]
+    model.model = add_lora(model.model, targets=names, layers=layers, **options)
     return model
 
 
 def _path(model: nn.Module, part: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is part)
+    path: str = next(name for name, module in model.named_modules() if module is part)
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,16 +58,31 @@ def gates(language: nn.Module) -> dict[int, Tensor]:
 
 
 def _faults(found: Any, layers: int, tokens: int, rank: int) -> list[Fault]:
-    faults = []
-    if not 1 <= layers <= len(found):
+    asked = {"layers": layers, "tokens": tokens, "rank": rank}
+    faults = [
+        Fault(f"llama_adapter: {name}", f"must be a whole number of at least 1, got {value!r}")
+        for name, value in asked.items()
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1
+    ]
+    wrong = {fault.where.rpartition(" ")[2] for fault in faults}
+    if "layers" not in wrong and layers > len(found):
         faults.append(Fault("llama_adapter: layers", f"must be 1 to {len(found)}, got {layers!r}"))
-    width = min(found[0].self_attn.q_proj.weight.shape) if hasattr(found[0].self_attn, "q_proj") else None
-    if any(isinstance(layer.self_attn, PromptedAttention) for layer in found):
+    if any(isinstance(getattr(layer, "self_attn", None), PromptedAttention) for layer in found):
         faults.append(Fault("llama_adapter", "the model has adaption prompts already", "load a fresh one"))
-    elif width is None or not hasattr(found[0], "post_attention_layernorm"):
-        faults.append(Fault("llama_adapter", f"{type(found[0]).__name__} is not built as Llama's layers are"))
-    elif not 1 <= rank <= width:
+    elif not _is_llamas(found[0]):
+        faults.append(
+            Fault("llama_adapter", f"{type(found[0]).__name__} is not built as Llama's layers are", "use LoRA")
+        )
+    elif "rank" not in wrong and rank > (width := found[0].self_attn.q_proj.in_features):
         faults.append(Fault("llama_adapter: rank", f"must be 1 to {width}, the layer's width, got {rank!r}"))
-    if tokens < 1:
-        faults.append(Fault("llama_adapter: tokens", f"must be at least 1, got {tokens!r}"))
     return faults
+
+
+def _is_llamas(layer: Any) -> bool:
+    """Return whether queries and keys are what the projections give, and whether a layer hands on what it is given."""
+    attention = getattr(layer, "self_attn", None)
+    projections = ("q_proj", "k_proj", "v_proj", "o_proj")
+    if not all(isinstance(getattr(attention, name, None), nn.Linear) for name in projections):
+        return False
+    hands_on = any(one.kind is one.VAR_KEYWORD for one in signature(layer.forward).parameters.values())
+    return hands_on and hasattr(layer, "post_attention_layernorm") and not hasattr(attention, "q_norm")

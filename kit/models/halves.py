@@ -7,16 +7,27 @@ some of its layers left out, so masks, rotary embeddings and caches stay transfo
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+import math
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kit.errors import ModelError
 
-# From hidden states (b, t, width), a mask of what may be looked at (b, past + t) and a cache, to hidden states.
-Half = Callable[[Tensor, Tensor, Any], Tensor]
+
+class Half(Protocol):
+    """Some of a decoder's layers."""
+
+    def __call__(self, hidden: Tensor, mask: Tensor, past: Any = None, **more: Any) -> Tensor:
+        """Return hidden states (b, t, width) for such.
+
+        Args:
+            hidden: Shape (b, t, width).
+            mask: What may be looked at, past ones included, shape (b, past + t), bool.
+            past: The cache.
+            more: What the layers are given beside these.
+        """
 
 
 def trunk(language: Any) -> Any:
@@ -33,7 +44,9 @@ def trunk(language: Any) -> Any:
 
 
 def lower(language: Any, cut: int) -> Half:
-    """Return the layers below ``cut``, without the last norm."""
+    """Return the layers below ``cut``, without the last norm; nothing changes what enters where ``cut`` is 0."""
+    if not cut:
+        return _unchanged
     half = _half(trunk(language), slice(0, cut))
     half.norm = nn.Identity()
     return _running(half)
@@ -45,22 +58,32 @@ def upper(language: Any, cut: int) -> Half:
 
 
 def check_cut(language: Any, cut: int) -> None:
-    """Try on a few tokens that both halves together are the model.
+    """Try on a few tokens that both halves and the output layer together are the model.
 
-    Some architectures do more than run their layers (Gemma scales embeddings, others add layers' own inputs).
+    Some architectures do more than run their layers: Granite scales what enters, and its logits; Cohere scales
+    logits, too; Gemma 2 bounds them.
 
     Raises:
-        ModelError: they are not, so nothing can enter between them.
+        ModelError: they are not, so a picture cannot enter there.
     """
+    if _is_sum_of_halves(language, cut):
+        return
+    fix = "name another language model"
+    if cut and _is_sum_of_halves(language, 0):
+        fix = "let the picture enter at layer 0"
+    what = f"computes more than its layers and its output layer do, cut at layer {cut}"
+    raise ModelError.of(type(language).__name__, what, fix)
+
+
+@torch.no_grad()
+def _is_sum_of_halves(language: Any, cut: int) -> bool:
     ids = torch.arange(8, device=language.device)[None]
     seen = torch.ones_like(ids, dtype=torch.bool)
-    with torch.no_grad():
-        whole = trunk(language)(input_ids=ids).last_hidden_state
-        middle = lower(language, cut)(language.get_input_embeddings()(ids), seen, None)
-        halves = upper(language, cut)(middle, seen, None)
-    if not torch.allclose(halves, whole, rtol=1e-2, atol=1e-2 * float(whole.abs().max())):
-        what = f"computes something else when it is cut at layer {cut}"
-        raise ModelError.of(type(language).__name__, what, "let the picture enter at layer 0")
+    whole = language(input_ids=ids).logits.float()
+    middle = lower(language, cut)(language.get_input_embeddings()(ids), seen)
+    halves = language.get_output_embeddings()(upper(language, cut)(middle, seen)).float()
+    rough = language.dtype != torch.float32  # bfloat16's numbers have eight bits
+    return bool((halves - whole).norm() < (3e-2 if rough else 1e-4) * whole.norm())
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -68,16 +91,35 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+def _unchanged(hidden: Tensor, mask: Tensor, past: Any = None, **more: Any) -> Tensor:  # noqa: ARG001 - a Half
+    return hidden
+
+
 def _half(whole: Any, kept: slice) -> Any:
     half = copy.copy(whole)
     half._modules = dict(whole._modules)
     half.layers = nn.ModuleList(list(whole.layers)[kept])
+    if getattr(whole.config, "layer_types", None):  # looked up by a layer's place among those that are run
+        half.config = copy.copy(whole.config)
+        half.config.layer_types = list(whole.config.layer_types)[kept]
     return half
 
 
+def _window(config: Any) -> float:
+    """Return how many tokens a model's layers look back over, where some do not look at all."""
+    kinds = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    return window if window and (kinds is None or "sliding_attention" in kinds) else math.inf
+
+
 def _running(half: Any) -> Half:
-    def run(hidden: Tensor, mask: Tensor, past: Any) -> Tensor:
+    window = _window(half.config)
+
+    def run(hidden: Tensor, mask: Tensor, past: Any = None, **more: Any) -> Tensor:
         t, total = hidden.shape[1], mask.shape[1]
+        if total > window:  # transformers takes a ready mask as it is
+            what = f"looks back over {window} tokens, and a text has {total}"
+            raise ModelError.of(type(half).__name__, what, "shorten it, or name another language model")
         seen = mask[:, None, :] & torch.ones(t, total, dtype=torch.bool, device=mask.device).tril(total - t)
         # The least number, not minus infinity: a place that sees nothing (padding) must have a softmax.
         added = torch.zeros(seen.shape, dtype=hidden.dtype, device=mask.device)
@@ -88,6 +130,7 @@ def _running(half: Any) -> Half:
             position_ids=positions(mask)[:, total - t :],
             past_key_values=past,
             use_cache=past is not None,
+            **more,
         ).last_hidden_state
         return out
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kit.data.picture import Picture
 from kit.data.rows import Conversation, Message
-from kit.errors import DataError, ModelError
+from kit.errors import DataError, Fault, ModelError, raise_faults
 from kit.models.activations import Activations, ActivationStore, Array
 from kit.models.chat import Chat
 from kit.models.dual_encoder import tensors_digest
 from kit.models.halves import lower, trunk
-from kit.models.packs import Packs, Texts, grouped
+from kit.models.packs import NO_PICTURE, Packs, Text, Texts, grouped
 from kit.models.prompts import PromptedAttention
 from kit.models.turns import IGNORED, Row, as_conversation
 from kit.models.vision_language import VisionLanguage
@@ -30,6 +30,8 @@ from kit.progress import track
 
 TEXT_BATCH = 64
 _ANY = Picture("any picture")  # for texts that follow one; never opened
+ASKED = 64  # questions about one picture at a time
+SHOWN = 5  # ids in a fault
 STEP = 8  # texts are padded to a multiple of so many tokens; another length is another key of the store
 
 
@@ -43,7 +45,7 @@ class LanguageCut:
         store: Where activations are kept; kit's home by default.
 
     Raises:
-        ModelError: not a stitched model, or a cut above the lowest adapter.
+        ModelError: not a stitched model, a cut above the lowest adapter, or something trained that no cut allows.
     """
 
     def __init__(self, model: VisionLanguage, store: ActivationStore | None = None) -> None:
@@ -54,6 +56,7 @@ class LanguageCut:
         self.cut = _placed(model.model)
         self._below = lower(model.language, self.cut)
         self._opening: tuple[int, ...] | None = None
+        self._before: Tensor | None = None
         self._key = self._identity()
 
     def _identity(self) -> str:
@@ -71,50 +74,72 @@ class LanguageCut:
             per_picture: A picture with more rows has several entries.
 
         Raises:
-            DataError: no rows, or rows that cannot be trained on.
+            DataError: no rows, or rows that cannot be trained on: all kinds of fault at once, with the first ids.
         """
-        if not rows:
-            raise DataError.of("packs", "there are no rows", "check the data source and limit")
+        if not rows or per_picture < 1:
+            what = "there are no rows" if not rows else f"per_picture must be at least 1, got {per_picture!r}"
+            raise DataError.of("packs", what, "check the data source and limit" if not rows else "")
         talks = [as_conversation(row) for row in rows]
-        known: dict[tuple[Message, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        for talk in talks:
-            if (talk.messages, talk.picture is None) not in known:
-                known[talk.messages, talk.picture is None] = self._split(talk)
-        return self._packed(
-            [talk.picture for talk in talks],
-            [known[talk.messages, talk.picture is None] for talk in talks],
-            per_picture,
-        )
+        return self._packed([talk.picture for talk in talks], self._splits(talks), per_picture)
 
-    def prompts(self, pictures: Sequence[Picture | None], asked: Sequence[tuple[int, ...]]) -> Packs:
-        """Return token ids that follow pictures, the last token of each wanted, as ``packs`` returns rows."""
-        return self._packed(
-            pictures,
-            [
-                (
-                    ids,
-                    (
-                        *[IGNORED] * (len(ids) - 1),
-                        0,
-                    ),
-                )
-                for ids in asked
-            ],
-            64,
-        )
+    def prompts(
+        self, pictures: Sequence[Picture | None], asked: Sequence[tuple[int, ...]], *, keep: bool = True
+    ) -> Packs:
+        """Return token ids that follow pictures, the next token after each wanted, as ``packs`` returns rows.
+
+        Args:
+            pictures: One for each text, or None.
+            asked: Token ids, at least one a text.
+            keep: Keep in the store what is below the cut; not worth its place for a text that grows by its answer.
+        """
+        texts = [(ids, (*[IGNORED] * (len(ids) - 1), 0)) for ids in asked]
+        return self._packed(pictures, texts, ASKED, keep=keep)
 
     def question(self, text: str, *, seen: bool) -> tuple[int, ...]:
-        """Return a question's token ids after the opening, with the words that call for its answer."""
-        picture = _ANY if seen else None
-        talk = Conversation("question", picture, (Message("user", text),))
-        return self._split(talk, ask=True)[0]
+        """Return a question's token ids after the opening, with the words that call for its answer.
+
+        Args:
+            text: The question.
+            seen: Whether it is asked about a picture.
+
+        Raises:
+            DataError: nothing is asked, or more than the model reads.
+        """
+        talk = Conversation("question", _ANY if seen else None, (Message("user", text),))
+        ids = self._split(talk, ask=True)[0]
+        if not ids:
+            raise DataError.of("question", f"{text!r} asks nothing", "give words")
+        return ids
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Return an answer's token ids, its end included."""
         talk = Conversation("answer", _ANY, (Message("user", "a"), Message("assistant", text)))
         return tuple(label for label in self._split(talk)[1] if label != IGNORED)
 
-    def _split(self, talk: Conversation, *, ask: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _splits(self, talks: Sequence[Conversation]) -> list[Text]:
+        """Return each conversation's part after the opening and the picture; equal ones are read once."""
+        known: dict[tuple[tuple[Message, ...], bool], Text | Fault] = {}
+        wrong: dict[tuple[str, str], list[str]] = {}
+        for talk in talks:
+            key = (talk.messages, talk.picture is None)
+            if key not in known:
+                try:
+                    known[key] = self._split(talk)
+                except DataError as error:
+                    known[key] = error.faults[0]
+            found = known[key]
+            if isinstance(found, Fault):
+                wrong.setdefault((found.what, found.fix), []).append(talk.id)
+        faults = [
+            Fault(
+                "rows", f"{len(ids)} of {len(talks)}: {what} ({', '.join(ids[:SHOWN])}{' …' * (len(ids) > SHOWN)})", fix
+            )
+            for (what, fix), ids in wrong.items()
+        ]
+        raise_faults(faults, DataError)
+        return [found for talk in talks if not isinstance(found := known[talk.messages, talk.picture is None], Fault)]
+
+    def _split(self, talk: Conversation, *, ask: bool = False) -> Text:
         """Return what follows the opening and the picture: token ids, and for each the next token if it is asked."""
         turns = self.chat.form.turns(talk, ask=ask)
         ids, mark = list(turns.ids), self.chat.form.placeholder_id
@@ -125,12 +150,15 @@ class LanguageCut:
             what = "does not begin as the chat template's other conversations do, picture first"
             raise DataError.of(talk.id, what, "leave system messages out, and the picture's mark out of the text")
         ids, labels = ids[place + shown :], list(turns.labels)[place + shown :]
-        if not ask and (labels[0] != IGNORED or all(label == IGNORED for label in labels)):
-            raise DataError.of(talk.id, "has no question before its answer, or no answer", "give both")
-        if place + self.model.processor.image_tokens + len(ids) > self.chat.context:
+        if place + self.model.processor.image_tokens * shown + len(ids) > self.chat.context:
             what = f"has {len(ids)} tokens beside its picture's; the model reads {self.chat.context} in all"
             raise DataError.of(talk.id, what, "shorten it")
-        return tuple(ids), (*labels[1:], IGNORED)
+        if ask:
+            return tuple(ids), (*labels[1:], IGNORED)
+        if not labels or labels[0] != IGNORED or all(label == IGNORED for label in labels):
+            raise DataError.of(talk.id, "has no question before its answer, or no answer", "give both")
+        stop = max(number for number, label in enumerate(labels) if label != IGNORED)  # nothing follows the last one
+        return tuple(ids[:stop]), tuple(labels[1 : stop + 1])
 
     def _start(self) -> tuple[int, ...]:
         """Return the token ids that stand before the picture."""
@@ -144,33 +172,41 @@ class LanguageCut:
         return self._opening
 
     def _packed(
-        self, pictures: Sequence[Picture | None], texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], most: int
+        self, pictures: Sequence[Picture | None], texts: Sequence[Text], most: int, *, keep: bool = True
     ) -> Packs:
         distinct = list(dict.fromkeys(texts))
         number = {text: place for place, text in enumerate(distinct)}
         shown = {picture.digest(): picture for picture in pictures if picture is not None}
         place = {digest: place for place, digest in enumerate(shown)}
         groups = grouped(
-            [-1 if picture is None else place[picture.digest()] for picture in pictures],
+            [NO_PICTURE if picture is None else place[picture.digest()] for picture in pictures],
             [number[text] for text in texts],
             most,
         )
         features = encode_pictures(self.model.vision, list(shown.values()), self.store) if shown else None
-        opening, hidden = self._hidden([ids for ids, _ in distinct])
-        return Packs(Texts.of(opening, hidden, distinct), features, groups, self.model.processor.image_tokens)
+        hidden = self._hidden([ids for ids, _ in distinct], keep=keep)
+        return Packs(Texts.of(self._opened(), hidden, distinct), features, groups, self.model.processor.image_tokens)
 
-    def _hidden(self, texts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Activations]:
-        """Return hidden states at the cut: of the opening, shape (s, width), and of texts after it, (n, t, width)."""
+    def _opened(self) -> Tensor:
+        """Return hidden states at the cut of what stands before the picture, shape (s, width)."""
+        if self._before is None:
+            start = self._start()
+            width = trunk(self.model.language).config.hidden_size
+            self._before = self._run([list(start)])[0] if start else torch.empty(0, width)
+        return self._before
+
+    def _hidden(self, texts: Sequence[tuple[int, ...]], *, keep: bool) -> Activations:
+        """Return hidden states at the cut of texts after the opening, shape (n, t, width)."""
         start = self._start()
         length = -(-max(len(ids) for ids in texts) // STEP) * STEP
         rows = [[*start, *ids, *[0] * (length - len(ids))] for ids in texts]
+        if not keep:
+            found = np.concatenate(list(self._compute(rows, len(start))))
+            places = np.stack([np.zeros(len(rows), dtype=np.int64), np.arange(len(rows))], 1)
+            return Activations((found,), places, "", computed=len(rows))
         key = hashlib.sha256(f"{self._key}|{start}|{length}".encode()).hexdigest()
         names = [hashlib.sha256(np.array(row, dtype=np.int64).tobytes()).hexdigest() for row in rows]
-        found = self.store.fetch(
-            key, names, lambda places: self._compute([rows[place] for place in places], len(start))
-        )
-        opening = self._run([list(start)])[0] if start else torch.empty(0, found.shards[0].shape[-1])
-        return opening, found
+        return self.store.fetch(key, names, lambda places: self._compute([rows[place] for place in places], len(start)))
 
     def _compute(self, rows: Sequence[list[int]], skip: int) -> Iterator[Array]:
         with track(total=len(rows), label="reading texts") as bar:
@@ -180,11 +216,11 @@ class LanguageCut:
                 bar.update(len(part))
 
     @torch.no_grad()
-    def _run(self, rows: list[list[int]]) -> Tensor:
+    def _run(self, rows: Sequence[list[int]]) -> Tensor:
         ids = torch.tensor(rows, device=self.model.device)
         hidden = self.model.language.get_input_embeddings()(ids)  # type: ignore[operator]
         # What pads a text comes after it, and no token looks ahead, so it needs no mask.
-        return self._below(hidden, torch.ones_like(ids, dtype=torch.bool), None).float().cpu()
+        return self._below(hidden, torch.ones_like(ids, dtype=torch.bool)).float().cpu()
 
 
 def _placed(model: Any) -> int:
@@ -195,14 +231,38 @@ def _placed(model: Any) -> int:
         for number, layer in enumerate(layers)
         if any(isinstance(module, PromptedAttention) for module in layer.modules())
     ]
-    cut: int = min(prompted, default=len(layers) - 1) if model.config.prompted else model.config.entry_layer
+    cut: int = min(prompted, default=len(layers)) if model.config.prompted else model.config.entry_layer
     adapted = [
         number
         for number, layer in enumerate(layers)
         if any(parameter.requires_grad for parameter in layer.parameters())
         or any(hasattr(module, "lora_A") for module in layer.modules())
     ]
-    if adapted and adapted[0] < cut:
+    faults = _outside_faults(model)
+    if model.config.prompted and not prompted:
+        faults.append(
+            Fault("cut", "no layer has adaption prompts, so none sees a picture", "use add_llama_adapter first")
+        )
+    elif adapted and adapted[0] < cut:
         what = f"layer {cut}, where the picture enters, is above the lowest adapter, in layer {adapted[0]}"
-        raise ModelError.of("cut", what, f"adapt layers from {cut} on, or load the model with a lower entry_layer")
+        fix = f"adapt layers from {cut} on, or load the model with a lower entry_layer"
+        faults.append(Fault("cut", what, fix))
+    raise_faults(faults, ModelError)
     return cut
+
+
+def _outside_faults(model: Any) -> list[Fault]:
+    """Return why something other than projector, layers and last norm would have to be computed in each step."""
+    language = model.language_model
+    inside = {
+        id(one) for part in (model.projector, trunk(language).layers, trunk(language).norm) for one in part.parameters()
+    }
+    trained = [name for name, one in model.named_parameters() if one.requires_grad and id(one) not in inside]
+    faults = []
+    if trained:
+        what = f"{trained[0]} is trained, and is computed in advance" + f" ({len(trained)} such)" * (len(trained) > 1)
+        faults.append(Fault("cut", what, "freeze it, or train the model whole"))
+    head = language.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        faults.append(Fault("cut", f"the output layer is more than a matrix ({type(head).__name__})", "train it whole"))
+    return faults

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kit.models.dual_encoder import tensors_digest
 from kit.models.halves import trunk, upper
 from kit.models.language_cut import LanguageCut
 from kit.models.packs import Batch
-from kit.models.prompts import PromptedAttention, showing
+from kit.models.prompts import PromptedAttention
 from kit.models.quick_layers import QuickLayers, Shared
 
 
@@ -37,7 +39,16 @@ class LanguageTail(nn.Module):
         above: Any = PlainLayers(language, cut.cut, dtype)
         if quick_fits(language, layers):
             above = QuickLayers(layers, trunk(language).rotary_emb, config, dtype, norm=trunk(language).norm)
-        self._frozen = [above, language.get_output_embeddings().weight.detach().to(dtype)]
+        head = language.get_output_embeddings().weight.detach().to(dtype)
+        # In a list, so that they are no part of this module: they are the model's, and frozen.
+        self._frozen = [above, head, layers]
+        self.register_buffer("identity", _identity(language, layers, head))
+
+    def train(self, mode: bool = True) -> LanguageTail:
+        """Put the layers above the cut into training mode too, for the dropout of their adapters."""
+        for layer in self._frozen[2]:
+            layer.train(mode)
+        return super().train(mode)
 
     @property
     def quick(self) -> bool:
@@ -71,7 +82,7 @@ class PlainLayers:
     """
 
     def __init__(self, language: Any, cut: int, dtype: torch.dtype) -> None:
-        self.language, self.run, self.dtype = language, upper(language, cut), dtype
+        self.run, self.dtype, self.weights = upper(language, cut), dtype, trunk(language).dtype
 
     def __call__(self, hidden: Tensor, shared: Shared, kept: Tensor, pictures: Tensor | None = None) -> Tensor:
         """Return what ``QuickLayers`` returns, and the same numbers."""
@@ -79,19 +90,16 @@ class PlainLayers:
         ahead = hidden[: count * slots].view(count, slots, -1)[shared.prefix]
         rows = torch.cat([ahead, hidden[count * slots :][shared.places]], 1)
         mask = torch.cat([shared.slots[shared.prefix], shared.valid], 1)
-        about = None if pictures is None else pictures[shared.prefix]
-        everyone = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        with (
-            showing(self.language, about, everyone),
-            torch.autocast(rows.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
-            out = self.run(rows, mask, None)[:, slots:]
+        more = {} if pictures is None else {"shown": pictures[shared.prefix]}
+        with torch.autocast(rows.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            out = self.run(rows.to(self.weights), mask, **more)[:, slots:]
         return out.flatten(0, 1)[shared.tokens][kept].to(self.dtype)
 
 
 def quick_fits(language: Any, layers: list[Any]) -> bool:
     """Return whether ``QuickLayers`` computes what these layers do: Llama's own, bare, prompted or with plain LoRA."""
-    if trunk(language).config.model_type != "llama":
+    config = trunk(language).config
+    if config.model_type != "llama" or config.hidden_act != "silu" or config.attention_dropout:
         return False
     for layer in layers:
         attention = layer.self_attn
@@ -100,21 +108,42 @@ def quick_fits(language: Any, layers: list[Any]) -> bool:
             attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
             layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj,
         ):  # fmt: skip
-            if not (type(linear) is nn.Linear or _plain_lora(linear)):
+            if not (_frozen_linear(linear) or _plain_lora(linear)):
                 return False
     return True
+
+
+def _frozen_linear(linear: Any) -> bool:
+    return type(linear) is nn.Linear and not any(parameter.requires_grad for parameter in linear.parameters())
 
 
 def _plain_lora(linear: Any) -> bool:
     from peft.tuners.lora import Linear
 
-    if type(linear) is not Linear or type(linear.base_layer) is not nn.Linear or linear.merged:
+    if type(linear) is not Linear or not _frozen_linear(linear.base_layer) or linear.merged:
         return False
     return not any(
-        getattr(linear, "use_dora", {}).get(name)
+        linear.use_dora.get(name)
+        or getattr(linear, "lora_variant", {}).get(name)
         or not isinstance(linear.lora_dropout[name], nn.Identity)
         or linear.lora_bias.get(name, False)
-        or linear.base_layer.weight.requires_grad
         for name in linear.active_adapters
         if name in linear.lora_A
     )
+
+
+def _identity(language: Any, layers: list[Any], head: Tensor) -> Tensor:
+    """Return a hash, 32 bytes, of what a run's numbers depend on and its state does not hold.
+
+    That is everything frozen above the cut, and what adapters do beside their weights: LoRA's scale and dropout.
+    """
+    frozen, said = {"head": head}, [trunk(language).config.model_type]
+    for number, layer in enumerate([*layers, trunk(language).norm]):
+        frozen |= {f"{number}.{name}": one for name, one in layer.named_parameters() if not one.requires_grad}
+        said += [
+            f"{number}.{name} {sorted(module.scaling.items())} {module.lora_dropout} {sorted(module.use_dora.items())}"
+            for name, module in layer.named_modules()
+            if hasattr(module, "lora_A")
+        ]
+    digest = hashlib.sha256("|".join([*said, tensors_digest(frozen)]).encode()).digest()
+    return torch.tensor(list(digest), dtype=torch.uint8)

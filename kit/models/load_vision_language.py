@@ -117,7 +117,7 @@ def stitch_language(
         language=language.config.to_dict(), vision=tower.settings, projector=settings, prompted=prompted,
         entry_layer=0 if prompted else entry, image_token_id=processor.image_token_id,
     )  # fmt: skip
-    model = StitchedModel(config, tower, language).eval()
+    model = StitchedModel(config, tower, language).eval()  # type: ignore[no-untyped-call]
     model.generation_config = copy.deepcopy(language.generation_config)
     if model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class PackedAnswers:
         max_new_tokens: Where a free answer that does not end by itself is cut.
 
     Raises:
-        DataError: fewer than two candidates, or one that the template leaves nothing of.
+        DataError: fewer than two candidates, one of no words, or two that the model spells alike.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class PackedAnswers:
         while rows := [row for row, some in enumerate(left) if len(some) > 1]:
             ahead = [(*prompts[row], *next(iter(left[row].values()))[:depth]) for row in rows]
             tokens = torch.tensor(sorted({ids[depth] for row in rows for ids in left[row].values()}))
-            scores = self._next([pictures[row] for row in rows], ahead, lambda logits, of=tokens: logits[:, of])
+            about = [pictures[row] for row in rows]
+            scores = self._next(about, ahead, partial(_of, tokens), keep=not depth)
             column = {int(token): place for place, token in enumerate(tokens)}
             for row, own in zip(rows, scores.tolist(), strict=True):
-                best = max({ids[depth] for ids in left[row].values()}, key=lambda token, own=own: own[column[token]])
+                possible = {token: own[column[token]] for token in sorted({ids[depth] for ids in left[row].values()})}
+                best = max(possible, key=possible.__getitem__)
                 left[row] = {name: ids for name, ids in left[row].items() if ids[depth] == best}
             depth += 1
         return [next(iter(some)) for some in left]
@@ -75,12 +78,13 @@ class PackedAnswers:
     def _written(self, pictures: list[Picture | None], prompts: list[Ids]) -> list[str]:
         ends = self.cut.chat.form.ends
         said: list[list[int]] = [[] for _ in prompts]
-        for _ in range(self.max_new_tokens):
+        for depth in range(self.max_new_tokens):
             rows = [row for row, ids in enumerate(said) if not ids or ids[-1] not in ends]
             if not rows:
                 break
             ahead = [(*prompts[row], *said[row]) for row in rows]
-            best = self._next([pictures[row] for row in rows], ahead, lambda logits: logits.argmax(-1, keepdim=True))
+            about = [pictures[row] for row in rows]
+            best = self._next(about, ahead, partial(torch.argmax, dim=-1, keepdim=True), keep=not depth)
             for row, token in zip(rows, best[:, 0].tolist(), strict=True):
                 said[row].append(token)
         decode = self.cut.model.processor.tokenizer.batch_decode
@@ -88,10 +92,10 @@ class PackedAnswers:
 
     @torch.no_grad()
     def _next(
-        self, pictures: Sequence[Picture | None], ids: Sequence[Ids], taken: Callable[[Tensor], Tensor]
+        self, pictures: Sequence[Picture | None], ids: Sequence[Ids], taken: Callable[[Tensor], Tensor], *, keep: bool
     ) -> Tensor:
         """Return what ``taken`` makes of the logits of the token after each text, one row per text."""
-        packs = self.cut.prompts(pictures, ids)
+        packs = self.cut.prompts(pictures, ids, keep=keep)
         rows: list[Tensor] = []
         with track(total=len(packs), label="answering") as bar:
             for start in range(0, len(packs), PICTURES):
@@ -101,11 +105,21 @@ class PackedAnswers:
         return torch.cat(rows)
 
 
+def _of(tokens: Tensor, logits: Tensor) -> Tensor:
+    return logits[:, tokens]
+
+
 def _spelled(cut: LanguageCut, candidates: Sequence[str]) -> dict[str, Ids]:
     """Return each candidate as the tokens that the template makes of it as an answer, its end among them.
 
     With its end, since one candidate may begin as another does ("red", "red and blue").
     """
-    if len(candidates) < 2 or not all(candidates):
+    if len(candidates) < 2 or not all(candidate.strip() for candidate in candidates):
         raise DataError.of("candidates", f"must be at least two answers, got {list(candidates)}", "name the answers")
-    return {candidate: cut.answer(candidate) for candidate in candidates}
+    spelled = {candidate: cut.answer(candidate) for candidate in candidates}
+    first: dict[Ids, str] = {}
+    for candidate, ids in spelled.items():
+        if first.setdefault(ids, candidate) != candidate:
+            what = f"{first[ids]!r} and {candidate!r} are the same to the model"
+            raise DataError.of("candidates", what, "leave one out")
+    return spelled

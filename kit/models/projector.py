@@ -29,6 +29,9 @@ class Projector(nn.Module):
         ModelError: an unknown kind, or a norm that is no number above 0.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(
         self,
         *,

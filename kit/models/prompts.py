@@ -8,13 +8,13 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kit.errors import ModelError
 
 
 class PromptedAttention(nn.Module):
@@ -39,45 +39,44 @@ class PromptedAttention(nn.Module):
             self.down = nn.Parameter(torch.randn(rank, width) * width**-0.5)
         self.up = nn.Parameter(torch.zeros(width, rank))
         self.gate = nn.Parameter(torch.zeros(heads))
-        self.shown: Tensor | None = None  # what ``showing`` puts there: pictures' tokens, one entry per row
+        self.train(attention.training)
 
-    def prompts(self, pictures: Tensor) -> Tensor:
-        """Return the prompts of pictures (b, tokens, width), zeros where there is none; same shape."""
-        return pictures + self.static + F.linear(F.linear(pictures, self.down), self.up)
+    def prompts(self, pictures: Tensor | None) -> Tensor:
+        """Return the prompts of pictures, shape (b, tokens, width), zeros where a row has none; None for no picture.
+
+        Raises:
+            ModelError: pictures of another number of tokens.
+        """
+        static = self.static
+        if pictures is None:
+            return static[None]
+        if pictures.shape[1] != len(static):
+            what = f"has {len(static)} prompts a layer, and a picture has {pictures.shape[1]} tokens"
+            raise ModelError.of("llama_adapter", what, f"add it with tokens={pictures.shape[1]}")
+        pictures = pictures.to(static.dtype)
+        return pictures + static + F.linear(F.linear(pictures, self.down), self.up)
 
     def opening(self) -> Tensor:
         """Return how far each head's gate is open, shape (heads,), between -1 and 1."""
         return self.gate.tanh()
 
-    def forward(self, hidden_states: Tensor, **rest: Any) -> tuple[Tensor, ...]:
-        """Return what the frozen attention returns, with the prompts' share added."""
+    def forward(self, hidden_states: Tensor, *, shown: Tensor | None = None, **rest: Any) -> tuple[Tensor, ...]:
+        """Return what the frozen attention returns, with the prompts' share added.
+
+        Args:
+            hidden_states: Shape (b, t, width).
+            shown: Pictures' tokens, one entry per row, shape (b, tokens, width), zeros where a row has none; None for
+                no picture. The decoder hands it through to its layers, so that it is there again when activations
+                are computed again.
+            rest: What the frozen attention takes.
+        """
         out, *others = self.attention(hidden_states=hidden_states, **rest)
         frozen = self.attention
         batch, t, _ = hidden_states.shape
-        pictures = self.static.new_zeros(1, *self.static.shape) if self.shown is None else self.shown
-        prompts = self.prompts(pictures.to(self.static.dtype)).to(hidden_states.dtype).expand(batch, -1, -1)
+        prompts = self.prompts(shown).to(hidden_states.dtype).expand(batch, -1, -1)
         split = (batch, -1, frozen.q_proj.out_features // len(self.gate))
         q = frozen.q_proj(hidden_states).view(batch, t, -1, split[2]).transpose(1, 2)
         k, v = (proj(prompts).view(batch, prompts.shape[1], -1, split[2]) for proj in (frozen.k_proj, frozen.v_proj))
         extra = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True)
         extra = extra * self.opening()[:, None, None].to(extra.dtype)
         return out + F.linear(extra.transpose(1, 2).flatten(2), frozen.o_proj.weight), *others
-
-
-@contextmanager
-def showing(language: nn.Module, pictures: Tensor | None, rows: Tensor) -> Iterator[None]:
-    """Let prompted layers see pictures for one forward pass.
-
-    Args:
-        language: The language model.
-        pictures: Projected pictures, one entry per row of the batch, shape (b, tokens, width); None for none.
-        rows: Which rows have one, shape (b,), bool.
-    """
-    layers = [module for module in language.modules() if isinstance(module, PromptedAttention)]
-    for layer in layers:
-        layer.shown = None if pictures is None else pictures * rows[:, None, None]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.shown = None

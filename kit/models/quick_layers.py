@@ -19,9 +19,8 @@ from torch.nn import functional as F
 
 from kit.models.prompts import PromptedAttention
 
-
-# Tokens are padded to a multiple of this. For each new shape oneDNN compiles a kernel and keeps it with its memory: 50 MB
-# a step where every step had a token more or less.
+# Tokens are padded to a multiple of this. For each new shape oneDNN compiles a kernel and keeps it with its memory:
+# 50 MB a step where every step had a token more or less.
 STEP = 64
 
 

@@ -11,6 +11,7 @@ The picture enters in one of three ways:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,11 +23,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from kit.errors import ModelError
 from kit.models.halves import lower, trunk, upper
 from kit.models.projector import Projector
-from kit.models.prompts import showing
 from kit.models.vision_tower import VisionTower
 
 
-class StitchedConfig(PretrainedConfig):
+class StitchedConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """What a stitched model is made of.
 
     Args:
@@ -42,6 +42,7 @@ class StitchedConfig(PretrainedConfig):
 
     def __init__(
         self,
+        *,
         language: dict[str, Any] | None = None,
         vision: dict[str, Any] | None = None,
         projector: dict[str, Any] | None = None,
@@ -72,7 +73,16 @@ def language_config(values: dict[str, Any]) -> PretrainedConfig:
     return made
 
 
-class StitchedModel(PreTrainedModel, GenerationMixin):
+@dataclass(frozen=True)
+class _Layout:
+    """Where pictures are in a batch: among the tokens given (b, t), and among all (b, past + t); and what is there."""
+
+    here: Tensor
+    image_mask: Tensor
+    mask: Tensor
+
+
+class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """The stitched model.
 
     Args:
@@ -96,13 +106,13 @@ class StitchedModel(PreTrainedModel, GenerationMixin):
         self.language_model = (
             language_model
             if language_model is not None
-            else AutoModelForCausalLM.from_config(language_config(config.language))
+            else AutoModelForCausalLM.from_config(language_config(config.language))  # type: ignore[no-untyped-call]
         )
         if not 0 <= config.entry_layer < len(trunk(self.language_model).layers):
             layers = len(trunk(self.language_model).layers)
             what = f"{config.entry_layer}, but the language model has layers 0 to {layers - 1}"
             raise ModelError.of("entry_layer", what, "choose one of these")
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: Any) -> None:
         """Leave weights alone: each part initialises its own."""
@@ -126,6 +136,7 @@ class StitchedModel(PreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
+        *,
         pixel_values: Tensor | None = None,
         picture_tokens: Tensor | None = None,
         image_mask: Tensor | None = None,
@@ -147,16 +158,22 @@ class StitchedModel(PreTrainedModel, GenerationMixin):
             past_key_values: What came before.
             use_cache: Return it for the next call.
             logits_to_keep: Only the last so many positions, or the positions in a tensor; 0 for all.
+
+        Raises:
+            ModelError: image tokens that are not those of the pictures, or past ones that are not told.
         """
         here = input_ids == self.config.image_token_id
-        image_mask = here if image_mask is None else image_mask
+        image_mask = self._told(here, image_mask, past_key_values)
         mask = torch.ones_like(image_mask) if attention_mask is None else attention_mask.bool()
         if picture_tokens is None and pixel_values is not None:
             picture_tokens = by_row(self.project(pixel_values), image_mask)
+        self._check_places(here, picture_tokens)
         if use_cache and past_key_values is None:
             past_key_values = _new_cache()
-        hidden = self.get_input_embeddings()(input_ids)
-        hidden = self._through(hidden, here, image_mask, mask, picture_tokens, past_key_values)
+        # A token that was added for pictures has no embedding, and none is read.
+        hidden = self.get_input_embeddings()(input_ids.masked_fill(here, 0))
+        layout = _Layout(here, image_mask, mask)
+        hidden = self._through(hidden, layout, picture_tokens, past_key_values)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.get_output_embeddings()(hidden[:, kept])
         loss = None
@@ -164,19 +181,38 @@ class StitchedModel(PreTrainedModel, GenerationMixin):
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
-    def _through(
-        self, hidden: Tensor, here: Tensor, image_mask: Tensor, mask: Tensor, pictures: Tensor | None, past: Any
-    ) -> Tensor:
-        text = mask & ~image_mask
+    def _told(self, here: Tensor, image_mask: Tensor | None, past: Any) -> Tensor:
+        seen = past.get_seq_length() if past is not None else 0
+        if image_mask is None and not seen:
+            return here
+        if image_mask is None or image_mask.shape[1] != seen + here.shape[1]:
+            what = f"must be given for all {seen + here.shape[1]} tokens, the {seen} past ones included"
+            raise ModelError.of("image_mask", what, "give it, or use generate, which does")
+        return image_mask
+
+    def _check_places(self, here: Tensor, pictures: Tensor | None) -> None:
+        counts = here.sum(1)
+        own = 1 if self.config.prompted else self.config.projector["tokens"]
+        wrong = (counts != own) & (counts != 0)
+        if wrong.any():
+            what = f"holds {int(counts[wrong][0])} image tokens in a row, and a picture has {own}"
+            raise ModelError.of("input_ids", what, "let the processor make them, and cut none off")
+        if pictures is None and counts.any():
+            what = "none is given, and there are image tokens"
+            raise ModelError.of("pixel_values", what, "give one picture to each row that has image tokens")
+
+    def _through(self, hidden: Tensor, layout: _Layout, pictures: Tensor | None, past: Any) -> Tensor:
+        text = layout.mask & ~layout.image_mask
         if self.config.prompted:
-            with showing(self.language_model, pictures, image_mask.any(1)):
-                return upper(self.language_model, 0)(hidden, text, past)
-        entry = self.config.entry_layer
+            rows = layout.image_mask.any(1)
+            shown = None if pictures is None else pictures * rows[:, None, None]
+            return upper(self.language_model, 0)(hidden, text, past, shown=shown)
+        entry, here = self.config.entry_layer, layout.here
         if entry:
             hidden = self._below(hidden, here, text, past)
         if pictures is not None and here.any():
             hidden = hidden.masked_scatter(here[..., None], pictures[here.any(1)].to(hidden.dtype))
-        return upper(self.language_model, entry)(hidden, mask, past)
+        return upper(self.language_model, entry)(hidden, layout.mask, past)
 
     def _below(self, hidden: Tensor, here: Tensor, text: Tensor, past: Any) -> Tensor:
         below = lower(self.language_model, self.config.entry_layer)
@@ -184,7 +220,7 @@ class StitchedModel(PreTrainedModel, GenerationMixin):
             return below(hidden, text, past)
         # All pictures stand at the same places, as in training: nothing is spent on places that hold no text.
         out = hidden.clone()
-        out[:, ~here[0]] = below(hidden[:, ~here[0]], text[:, ~here[0]], None)
+        out[:, ~here[0]] = below(hidden[:, ~here[0]], text[:, ~here[0]])
         return out
 
     @torch.no_grad()
@@ -194,9 +230,9 @@ class StitchedModel(PreTrainedModel, GenerationMixin):
         pixels = kwargs.pop("pixel_values", None)
         if pixels is not None and ids is not None:
             kwargs["picture_tokens"] = by_row(self.project(pixels), ids == self.config.image_token_id)
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, past_key_values: Any = None, attention_mask: Tensor | None = None,
         picture_tokens: Tensor | None = None, use_cache: bool | None = None, **_: Any,
     ) -> dict[str, Any]:  # fmt: skip

@@ -32,7 +32,8 @@ class VisionLanguage:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def language(self) -> nn.Module:
