@@ -157,16 +157,9 @@ def item_outcomes(table: VoteTable, first: str, second: str, *, votes_each: int 
     Raises:
         StudyError: no such model, or votes_each < 1.
     """
-    votes = table.comparisons()
-    for name in (first, second):
-        if name not in votes.models:
-            what = f"no such model: {name!r}.{did_you_mean(name, votes.models)}"
-            raise StudyError.of("evidence", what, allowed=f"Models: {listed(votes.models)}.")
-    if votes_each < 1 or first == second:
-        raise StudyError.of("evidence", f"votes_each must be at least 1 and the models two, got {votes_each}, {first}")
-    one, other = votes.models.index(first), votes.models.index(second)
-    kept = votes.only(((votes.left == one) & (votes.right == other)) | ((votes.left == other) & (votes.right == one)))
-    score = np.select([kept.answer == LEFT, kept.answer == RIGHT], [kept.left == one, kept.right == one], 0.5)
+    kept, score = _scored(table, first, second)
+    if votes_each < 1:
+        raise StudyError.of("evidence", f"votes_each must be at least 1, got {votes_each}")
     # The votes of each item together, oldest first: the n-th of them is the one that completes the item.
     order = np.argsort(kept.item, kind="stable")
     starts = np.flatnonzero(np.diff(kept.item[order], prepend=-1))
@@ -174,6 +167,33 @@ def item_outcomes(table: VoteTable, first: str, second: str, *, votes_each: int 
     starts = starts[sizes >= votes_each]
     rows = order[starts[:, None] + np.arange(votes_each)]
     return np.asarray(score[rows].mean(1)[np.argsort(rows[:, -1], kind="stable")], np.float64)
+
+
+def score_by_item(table: VoteTable, first: str, second: str) -> dict[str, float]:
+    """Return the first model's mean score over all votes on each item that has some, by the item's name.
+
+    Raises:
+        StudyError: no such model.
+    """
+    kept, score = _scored(table, first, second)
+    items, place = np.unique(kept.item, return_inverse=True)
+    means = np.bincount(place, score, minlength=len(items)) / np.maximum(1, np.bincount(place, minlength=len(items)))
+    return {kept.items[item]: float(mean) for item, mean in zip(items, means, strict=True)}
+
+
+def _scored(table: VoteTable, first: str, second: str) -> tuple[VoteTable, Floats]:
+    """Return the votes between two models, and the first one's score in each: 1, 1/2 or 0."""
+    votes = table.comparisons()
+    for name in (first, second):
+        if name not in votes.models:
+            what = f"no such model: {name!r}.{did_you_mean(name, votes.models)}"
+            raise StudyError.of("evidence", what, allowed=f"Models: {listed(votes.models)}.")
+    if first == second:
+        raise StudyError.of("evidence", f"{first!r} cannot be compared with itself")
+    one, other = votes.models.index(first), votes.models.index(second)
+    kept = votes.only(((votes.left == one) & (votes.right == other)) | ((votes.left == other) & (votes.right == one)))
+    score = np.select([kept.answer == LEFT, kept.answer == RIGHT], [kept.left == one, kept.right == one], 0.5)
+    return kept, np.asarray(score, np.float64)
 
 
 def log_mixture(wins: ArrayLike, losses: ArrayLike) -> Floats:

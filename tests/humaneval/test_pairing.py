@@ -7,7 +7,7 @@ from small_studies import make_study
 
 from kit.humaneval.errors import StudyError
 from kit.humaneval.items import Item, Output
-from kit.humaneval.pairing import by_information, pair_chances
+from kit.humaneval.pairing import SHARPNESS, by_information, pair_chances
 from kit.humaneval.ranking import Comparisons, davidson
 from kit.humaneval.resample import sandwich
 from kit.humaneval.schedule import tasks_of
