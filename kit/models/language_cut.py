@@ -7,28 +7,26 @@ are computed once for all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kit.data.picture import Picture
 from kit.data.rows import Conversation, Message
 from kit.errors import DataError, Fault, ModelError, raise_faults
-from kit.models.activations import Activations, ActivationStore, Array
+from kit.models.activations import Activations, ActivationStore
 from kit.models.chat import Chat
 from kit.models.dual_encoder import tensors_digest
 from kit.models.halves import lower, trunk
 from kit.models.packs import NO_PICTURE, Packs, Text, Texts, grouped
 from kit.models.prompts import PromptedAttention
+from kit.models.text_states import TextStates
 from kit.models.turns import IGNORED, Row, as_conversation
 from kit.models.vision_language import VisionLanguage
 from kit.models.vision_tower import encode_pictures
-from kit.progress import track
 
-TEXT_BATCH = 64
 _ANY = Picture("any picture")  # for texts that follow one; never opened
 ASKED = 64  # questions about one picture at a time
 SHOWN = 5  # ids in a fault
@@ -56,7 +54,7 @@ class LanguageCut:
         self.cut = _placed(model.model)
         self._below = lower(model.language, self.cut)
         self._opening: tuple[int, ...] | None = None
-        self._before: Tensor | None = None
+        self._reading: TextStates | None = None
         self._key = self._identity()
 
     def _identity(self) -> str:
@@ -185,42 +183,29 @@ class LanguageCut:
         )
         features = encode_pictures(self.model.vision, list(shown.values()), self.store) if shown else None
         hidden = self._hidden([ids for ids, _ in distinct], keep=keep)
-        return Packs(Texts.of(self._opened(), hidden, distinct), features, groups, self.model.processor.image_tokens)
+        return Packs(
+            Texts.of(self._states().opening, hidden, distinct), features, groups, self.model.processor.image_tokens
+        )
 
-    def _opened(self) -> Tensor:
-        """Return hidden states at the cut of what stands before the picture, shape (s, width)."""
-        if self._before is None:
-            start = self._start()
-            width = trunk(self.model.language).config.hidden_size
-            self._before = self._run([list(start)])[0] if start else torch.empty(0, width)
-        return self._before
+    def _states(self) -> TextStates:
+        """Return what reads texts; it has read what stands before the picture."""
+        if self._reading is None:
+            embed = self.model.language.get_input_embeddings()
+            self._reading = TextStates(embed, self._below, self._start(), self.model.device)
+        return self._reading
 
     def _hidden(self, texts: Sequence[tuple[int, ...]], *, keep: bool) -> Activations:
         """Return hidden states at the cut of texts after the opening, shape (n, t, width)."""
-        start = self._start()
+        start, states = self._start(), self._states()
         length = -(-max(len(ids) for ids in texts) // STEP) * STEP
-        rows = [[*start, *ids, *[0] * (length - len(ids))] for ids in texts]
         if not keep:
-            found = np.concatenate(list(self._compute(rows, len(start))))
-            places = np.stack([np.zeros(len(rows), dtype=np.int64), np.arange(len(rows))], 1)
-            return Activations((found,), places, "", computed=len(rows))
+            found = np.concatenate(list(states.read(texts, length)))
+            places = np.stack([np.zeros(len(texts), dtype=np.int64), np.arange(len(texts))], 1)
+            return Activations((found,), places, "", computed=len(texts))
         key = hashlib.sha256(f"{self._key}|{start}|{length}".encode()).hexdigest()
+        rows = [[*start, *ids, *[0] * (length - len(ids))] for ids in texts]
         names = [hashlib.sha256(np.array(row, dtype=np.int64).tobytes()).hexdigest() for row in rows]
-        return self.store.fetch(key, names, lambda places: self._compute([rows[place] for place in places], len(start)))
-
-    def _compute(self, rows: Sequence[list[int]], skip: int) -> Iterator[Array]:
-        with track(total=len(rows), label="reading texts") as bar:
-            for begin in range(0, len(rows), TEXT_BATCH):
-                part = rows[begin : begin + TEXT_BATCH]
-                yield self._run(part)[:, skip:].numpy()
-                bar.update(len(part))
-
-    @torch.no_grad()
-    def _run(self, rows: Sequence[list[int]]) -> Tensor:
-        ids = torch.tensor(rows, device=self.model.device)
-        hidden = self.model.language.get_input_embeddings()(ids)  # type: ignore[operator]
-        # What pads a text comes after it, and no token looks ahead, so it needs no mask.
-        return self._below(hidden, torch.ones_like(ids, dtype=torch.bool)).float().cpu()
+        return self.store.fetch(key, names, lambda places: states.read([texts[place] for place in places], length))
 
 
 def _placed(model: Any) -> int:
