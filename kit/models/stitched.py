@@ -23,6 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from kit.errors import ModelError
 from kit.models.halves import lower, trunk, upper
 from kit.models.projector import Projector
+from kit.models.prompts import PromptedAttention
 from kit.models.vision_tower import VisionTower
 
 
@@ -222,6 +223,17 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
         out = hidden.clone()
         out[:, ~here[0]] = below(hidden[:, ~here[0]], text[:, ~here[0]])
         return out
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Write the whole model as Hugging Face models are written.
+
+        Raises:
+            ModelError: it has adapters on it, whose weights ``from_pretrained`` would leave out.
+        """
+        if any(isinstance(one, PromptedAttention) or hasattr(one, "peft_config") for one in self.modules()):
+            what = "has adapters on it, which would not be found again"
+            raise ModelError.of(type(self).__name__, what, "save it with save_bundle, or merge LoRA first")
+        super().save_pretrained(*args, **kwargs)
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
