@@ -1,7 +1,8 @@
 """Bundles: everything that an adaptation produced, in one folder that loads alone or fails loudly.
 
 A dual encoder's bundle is a checkpoint in open_clip's own layout, so that open_clip opens it without kit (from
-inside the folder: ``open_clip.create_model_and_transforms("local-dir:.")``), with a manifest and a card beside it.
+inside the folder: ``open_clip.create_model_and_transforms("local-dir:.")``), with a manifest and a card beside it;
+where LoRA was trained, the checkpoint is merged and the adapter lies beside it, see ``kit.adapters.clip_lora``.
 A vision-language model's holds its adapters, projector and processor; see ``kit.adapters.language_bundle``.
 """
 
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.adapters.card import card
+from kit.adapters.clip_lora import FOLDER, AdaptedEncoder, write_adapter
+from kit.adapters.clip_lora import opening as adapter_opening
 from kit.adapters.language_bundle import built_on, open_vision_language, write_vision_language
 from kit.adapters.language_card import opening
 from kit.errors import BundleError, Fault, listed, raise_faults
@@ -122,8 +125,7 @@ def save_bundle(
         raise BundleError.of(str(target), f"cannot be written: {error.strerror}", "choose another folder") from error
     try:
         _write_model(work, model)
-        how = (opening(work, manifest),) if isinstance(model, VisionLanguage) else ()
-        (work / "README.md").write_text(card(manifest, *how), encoding="utf-8")
+        (work / "README.md").write_text(card(manifest, *_opening(work, manifest, model)), encoding="utf-8")
         manifest = write(work, manifest)
         work.chmod(0o755)  # mkdtemp makes folders that only their owner reads
         _put(work, target)
@@ -174,8 +176,18 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
 def _write_model(folder: Path, model: ClipEncoder | VisionLanguage) -> None:
     if isinstance(model, VisionLanguage):
         write_vision_language(folder, model)
+    elif isinstance(model, AdaptedEncoder):
+        _write_clip(folder, model.merged())
+        write_adapter(folder / FOLDER, model)
     else:
         _write_clip(folder, model)
+
+
+def _opening(folder: Path, manifest: Manifest, model: ClipEncoder | VisionLanguage) -> tuple[str, ...]:
+    """Return how to open what is no plain dual encoder."""
+    if isinstance(model, VisionLanguage):
+        return (opening(folder, manifest),)
+    return (adapter_opening(model),) if isinstance(model, AdaptedEncoder) else ()
 
 
 def _write_clip(folder: Path, encoder: ClipEncoder) -> None:
@@ -200,6 +212,9 @@ def _write_clip(folder: Path, encoder: ClipEncoder) -> None:
     config = {"model_cfg": model_cfg, "preprocess_cfg": dict(encoder.preprocess_cfg)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.clip.state_dict().items()}
+    if any(".lora_" in name for name in state):
+        what = "has LoRA in its towers, which open_clip would not find its weights under"
+        raise BundleError.of(encoder.name, what, "save what add_clip_lora returned")
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors lets only the owner read
 

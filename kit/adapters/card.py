@@ -9,7 +9,7 @@ from importlib.metadata import metadata
 from kit.manifest import Base, Manifest
 from kit.result import Measurement, Result
 
-_OPEN = """```python
+OPEN = """```python
 # With open_clip alone, from inside this folder:
 import open_clip
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:.")
@@ -23,7 +23,7 @@ model = kit.open_bundle("PATH").load()
 ```"""
 
 
-def card(manifest: Manifest, opening: str = _OPEN) -> str:
+def card(manifest: Manifest, opening: str = OPEN) -> str:
     """Return the card as Markdown with the Hub's front matter.
 
     Args:

@@ -38,8 +38,8 @@ def add_lora(
 
     Args:
         model: The model. Its modules are exchanged, so it and what shares its modules compute with the adapter.
-        targets: Modules by name or by the end of it ("q_proj", "self_attn.q_proj"); or one regular expression that
-            matches whole names. ``kit.adapters.lora_targets.adaptable`` lists what there is.
+        targets: Modules by name, or else by the end of it ("q_proj", "self_attn.q_proj"); or one regular expression
+            that matches whole names. ``kit.adapters.lora_targets.adaptable`` lists what there is.
         layers: Which of the numbered layers, counted from 0; None for all.
         rank: Inner size, 1 to the least of a layer's input and output sizes.
         alpha: The change is scaled by alpha / rank; None for twice the rank.

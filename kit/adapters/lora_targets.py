@@ -59,7 +59,8 @@ def chosen(
     """Return the modules that ``add_lora``'s arguments name, and everything that is wrong with them."""
     there = list(_targets(model))
     wanted = [targets] if isinstance(targets, str) else list(targets)
-    hits = {each: [one for one in there if _matches(one.name, each, whole=isinstance(targets, str))] for each in wanted}
+    find = _matching if isinstance(targets, str) else _named
+    hits = {each: find(there, each) for each in wanted}
     names = {one.name for found in hits.values() for one in found}
     faults = [_unknown(model, there, each) for each, found in hits.items() if not found]
     if not wanted:
@@ -162,10 +163,14 @@ def _place(name: str) -> tuple[str, int]:
     return "", -1
 
 
-def _matches(name: str, asked: str, *, whole: bool) -> bool:
-    if whole:
-        return re.fullmatch(asked, name) is not None
-    return name == asked or name.endswith(f".{asked}")
+def _matching(there: Sequence[Target], pattern: str) -> list[Target]:
+    return [one for one in there if re.fullmatch(pattern, one.name)]
+
+
+def _named(there: Sequence[Target], name: str) -> list[Target]:
+    """Return the module of that name; where there is none, all whose names end with it."""
+    exact = [one for one in there if one.name == name]
+    return exact or [one for one in there if one.name.endswith(f".{name}")]
 
 
 def _unknown(model: nn.Module, there: Sequence[Target], asked: str) -> Fault:

@@ -66,8 +66,15 @@ class DualEncoderTail(nn.Module):
             text: Prefix outputs of the text tower, shape (n, text width).
         """
         scale = self.logit_scale.exp().clamp(max=100)
-        image, text = F.normalize(self.image(image), dim=-1), F.normalize(self.text(text), dim=-1)
-        return Pairs(image, text, scale, self.logit_bias)
+        return Pairs(self.images(image), self.texts(text), scale, self.logit_bias)
+
+    def images(self, image: Tensor) -> Tensor:
+        """Return pictures' unit vectors, shape (n, d), from the prefix's outputs."""
+        return F.normalize(self.image(image), dim=-1)
+
+    def texts(self, text: Tensor) -> Tensor:
+        """Return texts' unit vectors, shape (n, d), from the prefix's outputs."""
+        return F.normalize(self.text(text), dim=-1)
 
 
 class WholeDualEncoder(nn.Module):
@@ -99,33 +106,61 @@ class Prefix:
 
     def __init__(self, encoder: ClipEncoder) -> None:
         clip: Any = encoder.clip
-        self.clip = clip
-        self.trunk = quick(clip.visual.trunk, _probe(encoder)) if hasattr(clip.visual, "trunk") else None
+        self.encoder, self.clip = encoder, clip
+        self.trunk = quick(clip.visual.trunk, probe(encoder)) if hasattr(clip.visual, "trunk") else None
         # Four pictures at a time stay in a CPU's cache (see frozen.py); a GPU wants to be filled.
         self.batch = 4 if encoder.device.type == "cpu" else 64
 
     @torch.no_grad()
     def image(self, pixels: Tensor) -> Tensor:
         """Return the image tower's output below its projection, shape (n, width), for pixels (n, 3, h, w)."""
-        if self.trunk is not None:
-            features: Tensor = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
-            return features
-        with _without(self.clip.visual, "proj"):
-            output = self.clip.visual(pixels)
-        return output[0] if isinstance(output, tuple) else output
+        return image_features(self.clip.visual, self.trunk, pixels)
 
     @torch.no_grad()
     def text(self, tokens: Tensor) -> Tensor:
         """Return the text tower's output below its projection, shape (n, width), for tokens (n, length)."""
-        if not hasattr(self.clip, "text"):
-            with _without(self.clip, "text_projection"):
-                features: Tensor = self.clip.encode_text(tokens)
-            return features
-        hugging_face = hasattr(self.clip.text, "pooler")
-        name, instead = ("proj", nn.Identity()) if hugging_face else ("text_projection", None)
-        with _without(self.clip.text, name, instead):
-            output = self.clip.text(tokens)
-        return output[0] if isinstance(output, tuple) else output
+        return text_features(self.clip, tokens)
+
+    def label(self, side: str) -> str:  # noqa: ARG002  # deeper cuts lie elsewhere on each side
+        """Return where a side is cut; part of what its activations are kept under."""
+        return "below the projection"
+
+    def weights(self, side: str) -> dict[str, Tensor]:
+        """Return a side's weights below the cut, by name."""
+        return {name: one for name, one in frozen_prefix(self.encoder).items() if _is_on(side, name)}
+
+
+def image_features(visual: Any, trunk: nn.Module | None, pixels: Tensor) -> Tensor:
+    """Return an image tower's output below its projection, shape (n, width).
+
+    Args:
+        visual: open_clip's image tower.
+        trunk: timm's network in it, or its quick copy; None for open_clip's own towers.
+        pixels: Shape (n, 3, h, w).
+    """
+    if trunk is not None:
+        features: Tensor = trunk(pixels.contiguous(memory_format=torch.channels_last))
+        return features
+    with _without(visual, "proj"):
+        output = visual(pixels)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def text_features(clip: Any, tokens: Tensor) -> Tensor:
+    """Return the text tower's output below its projection, shape (n, width), for tokens (n, length)."""
+    if not hasattr(clip, "text"):
+        with _without(clip, "text_projection"):
+            features: Tensor = clip.encode_text(tokens)
+        return features
+    hugging_face = hasattr(clip.text, "pooler")
+    name, instead = ("proj", nn.Identity()) if hugging_face else ("text_projection", None)
+    with _without(clip.text, name, instead):
+        output = clip.text(tokens)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _is_on(side: str, name: str) -> bool:
+    return name.startswith("visual.") == (side == "image")
 
 
 def frozen_prefix(encoder: ClipEncoder) -> dict[str, Tensor]:
@@ -154,7 +189,8 @@ def frozen_settings(encoder: ClipEncoder, side: str) -> str:
     return json.dumps(shown, sort_keys=True)
 
 
-def _probe(encoder: ClipEncoder) -> Tensor:
+def probe(encoder: ClipEncoder) -> Tensor:
+    """Return a picture of noise to try an image tower on, shape (1, 3, h, w)."""
     size = encoder.clip.visual.image_size  # type: ignore[union-attr]
     height, width = (size, size) if isinstance(size, int) else size  # type: ignore[misc]
     noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -162,7 +198,7 @@ def _probe(encoder: ClipEncoder) -> Tensor:
 
 
 class _Product(nn.Module):
-    """A projection that open_clip keeps as a bare matrix, or as a linear layer."""
+    """A projection that open_clip keeps as a bare matrix, or as a layer."""
 
     def __init__(self, projection: Any) -> None:
         super().__init__()
@@ -170,7 +206,7 @@ class _Product(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the features, projected."""
-        if isinstance(self.projection, nn.Linear):
+        if isinstance(self.projection, nn.Module):
             projected: Tensor = self.projection(features)
             return projected
         return features @ self.projection
@@ -179,10 +215,10 @@ class _Product(nn.Module):
 def _projection(tower: Any, *names: str) -> nn.Module:
     for name in names:
         found = getattr(tower, name, None)
-        if isinstance(found, nn.Parameter | nn.Linear):
-            return _Product(found)
-        if isinstance(found, nn.Module) and name in {"head", "proj"}:
+        if isinstance(found, nn.Module):
             return found
+        if isinstance(found, nn.Parameter):
+            return _Product(found)
     raise ModelError.of(
         type(tower).__name__,
         "has no projection to cut at",

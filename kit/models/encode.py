@@ -14,11 +14,13 @@ from torch import Tensor
 
 from kit.data.picture import Picture
 from kit.models.activations import Activations, ActivationStore, Array
-from kit.models.cut import DualEncoderTail, Prefix, frozen_prefix, frozen_settings
+from kit.models.cut import DualEncoderTail, Prefix, frozen_settings
+from kit.models.deep_cut import DeepCut, DeepTail
 from kit.models.dual_encoder import ClipEncoder, tensors_digest
 from kit.progress import track
 
 TEXT_BATCH = 64
+EMBED_BATCH = 256  # what lies above a deep cut is computed so many at a time
 SHARD = 512  # inputs written at a time; what a kill can cost
 T = TypeVar("T")
 
@@ -42,27 +44,25 @@ class PrefixEncoder:
     Args:
         encoder: The model; what lies above the cut may change while it is used, what lies below may not.
         store: Where activations are kept; kit's home by default.
+        cut: Where its towers are cut; below their projections by default.
     """
 
-    def __init__(self, encoder: ClipEncoder, store: ActivationStore | None = None) -> None:
+    def __init__(
+        self, encoder: ClipEncoder, store: ActivationStore | None = None, *, cut: DeepCut | None = None
+    ) -> None:
         self.encoder = encoder
         self.store = store or ActivationStore()
-        self.prefix = Prefix(encoder)
-        weights = frozen_prefix(encoder)
+        self.prefix = cut or Prefix(encoder)
         # One identity for each side: a new text tower must not throw the pictures away.
-        sides = {
-            "image": {name: tensor for name, tensor in weights.items() if name.startswith("visual.")},
-            "text": {name: tensor for name, tensor in weights.items() if not name.startswith("visual.")},
-        }
-        self.keys = {side: self._key(side, tensors) for side, tensors in sides.items()}
+        self.keys = {side: self._key(side) for side in ("image", "text")}
 
-    def _key(self, side: str, tensors: dict[str, Tensor]) -> str:
+    def _key(self, side: str) -> str:
         parts = (
             "dual-encoder",
             side,
-            "below the projection",
+            self.prefix.label(side),
             frozen_settings(self.encoder, side),
-            tensors_digest(tensors),
+            tensors_digest(self.prefix.weights(side)),
             self.encoder.preprocess_digest(),
         )
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
@@ -111,12 +111,21 @@ class PrefixEncoder:
 
 
 @torch.no_grad()
-def embed(encoder: ClipEncoder, prefixes: Prefixes) -> tuple[Tensor, Tensor]:
-    """Return unit vectors of both sides, shapes (pictures, d) and (texts, d), from activations below the cut."""
-    tail = DualEncoderTail(encoder).eval()
-    device = encoder.device
-    pairs = tail(prefixes.image.all().to(device), prefixes.text.all().to(device))
-    return pairs.image.cpu(), pairs.text.cpu()
+def embed(model: ClipEncoder | DeepTail, prefixes: Prefixes) -> tuple[Tensor, Tensor]:
+    """Return unit vectors of both sides, shapes (pictures, d) and (texts, d), from activations below the cut.
+
+    Args:
+        model: The model; or its tail, where it is cut deeper than below its projections.
+        prefixes: What lies below the cut.
+    """
+    tail = model.eval() if isinstance(model, DeepTail) else DualEncoderTail(model).eval()
+    device = next(tail.parameters()).device
+    sides = (prefixes.image, tail.images), (prefixes.text, tail.texts)
+    image, text = (
+        torch.cat([above(side.take(part).to(device)).cpu() for part in _split(range(len(side)), EMBED_BATCH)])
+        for side, above in sides
+    )
+    return image, text
 
 
 def _split(items: Sequence[T], size: int) -> list[Sequence[T]]:

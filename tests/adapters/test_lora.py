@@ -186,8 +186,9 @@ def test_a_name_that_ends_another_one_is_told_apart():
             self.head = nn.Linear(4, 4)
             self.tail = nn.ModuleDict({"head": nn.Linear(4, 4)})
 
-    model = add_lora(Tower(), targets=r"head", rank=2)
-    assert {name.split(".lora")[0] for name in trained(model)} == {"base_model.model.head"}
+    for asked in (r"head", ("head",)):
+        model = add_lora(Tower(), targets=asked, rank=2)
+        assert {name.split(".lora")[0] for name in trained(model)} == {"base_model.model.head"}
 
 
 def test_what_can_be_adapted_is_listed():
