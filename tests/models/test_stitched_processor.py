@@ -31,6 +31,8 @@ def chat():
 def test_the_plain_template_is_short(processor):
     rendered = processor.apply_chat_template([*TALK, {"role": "assistant", "content": "no"}])
     assert rendered == ("<|im_start|><file_sep>What colour? red<|im_end|><|im_start|>Is it 1? no<|im_end|>")
+    spaced = [TALK[2], {"role": "assistant", "content": "\n no "}]
+    assert processor.apply_chat_template(spaced) == "<|im_start|>Is it 1? no<|im_end|>"
     assert processor.apply_chat_template([ASKED], add_generation_prompt=True) == "<|im_start|><file_sep>What colour?"
     assert processor.apply_chat_template([{"role": "system", "content": "Be brief."}, TALK[2]]) == (
         "<|im_start|>Be brief.\nIs it 1?"

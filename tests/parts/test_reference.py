@@ -93,6 +93,8 @@ def test_a_stitchs_digest_is_that_of_both_sides_contents(tmp_path):
         for name in ("one", "same", "other")
     }
     assert digests["one"].digest == digests["same"].digest != digests["other"].digest
+    swapped = [parse(f"stitch:local-dir:{a}+local-dir:one", kind="model", base=tmp_path) for a in ("one", "other")]
+    assert fingerprint(swapped[0]).digest != fingerprint(swapped[1]).digest
     assert digests["one"].pinned
     assert (digests["one"].licence, str(tmp_path / "one") in digests["one"].origin) == ("Apache-2.0", True)
     assert "EfficientNet-Lite0" in digests["one"].attribution
