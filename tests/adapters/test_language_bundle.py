@@ -34,6 +34,7 @@ def trained(vision, language, kind, **options):
     changing = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
     for tensor in [*changing, model.projector.mean]:  # the last is a buffer, which calibration sets
         tensor.data.add_(torch.randn(tensor.shape, generator=generator) * 0.2)
+    model.model.generation_config.max_new_tokens = 5
     return model
 
 
@@ -71,8 +72,9 @@ def test_it_opens_as_it_was(models, saved, kind):
     assert again.name == f"bundle:{saved[kind].folder}"
     assert [base.text for base in again.bases] == [base.source for base in saved[kind].manifest.bases]
     asked = again.processor(text=[f"{again.processor.image_token}What?"], images=[PICTURE], return_tensors="pt")
-    written = [model.model.generate(**asked, max_new_tokens=5, do_sample=False) for model in (again, models[kind])]
+    written = [model.model.generate(**asked, do_sample=False) for model in (again, models[kind])]
     assert torch.equal(*written)
+    assert again.model.generation_config.max_new_tokens == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,6 +99,7 @@ def test_it_holds_what_was_trained_and_no_base(saved, tiny_vision, tiny_language
     assert [base.source for base in manifest.bases] == [f"local-dir:{tiny_vision}", f"local-dir:{tiny_language}"]
     weights = {name for name in manifest.files if name.endswith((".safetensors", ".bin", ".pt"))}
     assert weights == {"projector.safetensors", "adapter/adapter_model.safetensors"}
+    assert "adapter/README.md" not in manifest.files  # PEFT's empty form
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_language)
     assert "llama_adapter.safetensors" in saved["prompts"].manifest.files
@@ -208,6 +211,22 @@ def _narrow(name):
         save_file(state, folder / name)
 
     return change
+
+
+def test_pictures_are_prepared_as_the_bundle_says_whatever_the_libraries_do_now(saved, tmp_path):
+    def darker(folder):
+        for name, values in (("config.json", ("vision", "pixels")), ("processor_config.json", ("pixels",))):
+            content = json.loads((folder / name).read_text())
+            inner = content
+            for value in values:
+                inner = inner[value]
+            inner["open_clip"]["mean"] = [0.9, 0.9, 0.9]
+            (folder / name).write_text(json.dumps(content))
+
+    again = rewritten(saved["middle"], tmp_path / "copy", darker).load(device="cpu")
+    before = saved["middle"].load(device="cpu")
+    assert not torch.equal(again.vision.preprocess(PICTURE), before.vision.preprocess(PICTURE))
+    assert torch.equal(again.vision.preprocess(PICTURE), again.processor.image_processor.one(PICTURE))
 
 
 OTHER = {"vision": "0" * 64, "language": "0" * 64, "skipped": []}
