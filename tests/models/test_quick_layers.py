@@ -44,7 +44,8 @@ def a_batch(width: int = 24, *, pictures: int = 3, slots: int = 2) -> Batch:
     places = torch.zeros(valid.shape, dtype=torch.long)
     places[valid] = torch.arange(sum(lengths))
     return Batch(
-        opening=torch.randn(2, width, generator=generator), features=torch.randn(pictures, slots, 7, generator=generator),
+        opening=torch.randn(2, width, generator=generator),
+        features=torch.randn(pictures, slots, 7, generator=generator),
         pictured=torch.tensor([True, True, False]), hidden=torch.randn(sum(lengths), width, generator=generator),
         prefix=torch.tensor(prefix), places=places, valid=valid,
         kept=torch.tensor([2, 3, 4, 7, 9, 13]), labels=torch.tensor([5, 6, 7, 8, 9, 10]),
