@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select, update
 
 from kit.errors import Fault, raise_faults
 from kit.humaneval.errors import StudyError
@@ -47,10 +47,22 @@ def to_vote(row: Row[Any]) -> Vote:
 
 
 def active(number: int) -> Select[Any]:
-    """Return the query for the votes of a study that were not taken back."""
+    """Return the query for the votes of a study that were not taken back, for use with a rater or an item."""
+    return select(votes).where(votes.c.study == number, *_counts())
+
+
+def every_active(number: int) -> Select[Any]:
+    """Return the query for all of them, oldest first.
+
+    The sum keeps SQLite from going through an index, which would fetch a million rows in the items' order and then
+    sort them: one scan in the order of writing is many times faster.
+    """
+    return select(votes).where(votes.c.study + 0 == number, *_counts()).order_by(votes.c.seq)
+
+
+def _counts() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     undone = votes.alias()
-    taken_back = exists().where(undone.c.undoes == votes.c.uuid)
-    return select(votes).where(votes.c.study == number, votes.c.kind != UNDO, ~taken_back)
+    return votes.c.kind != UNDO, ~exists().where(undone.c.undoes == votes.c.uuid)
 
 
 def human(number: int) -> Select[Any]:

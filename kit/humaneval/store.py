@@ -226,10 +226,12 @@ class Store:
         """
         with self._reading() as connection:
             number = self._named(connection, name).id
-            query = select(votes).where(votes.c.study == number) if every else queries.active(number)
+            query = queries.every_active(number)
+            if every:
+                query = select(votes).where(votes.c.study + 0 == number).order_by(votes.c.seq)
             if rater is not None:
                 query = query.where(votes.c.rater == rater)
-            rows = connection.execute(query.order_by(votes.c.seq), execution_options={"yield_per": queries.CHUNK})
+            rows = connection.execute(query, execution_options={"yield_per": queries.CHUNK})
             for row in rows:
                 yield queries.to_vote(row)
 
@@ -242,11 +244,10 @@ class Store:
         with self._reading() as connection:
             found = self._named(connection, name)
             builder = TableBuilder(json.loads(found.protocol).get("conditions", ()))
-            columns = [votes.c[column] for column in ("rater", "item", "shown", "answer", "kind", "ms")]
-            query = queries.active(found.id).with_only_columns(*columns).order_by(votes.c.seq)
+            said = votes.c.shown + "\n" + votes.c.answer + "\n" + votes.c.kind
+            query = queries.every_active(found.id).with_only_columns(votes.c.rater, votes.c.item, said, votes.c.ms)
             for rows in connection.execute(query, execution_options={"yield_per": queries.CHUNK}).partitions():
-                raters, items, shown, answers, kinds, ms = zip(*rows, strict=True)
-                builder.add(raters, items, shown=shown, answers=answers, kinds=kinds, ms=ms)
+                builder.add(*zip(*rows, strict=True))
         return builder.table()
 
     @contextmanager

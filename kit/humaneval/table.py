@@ -88,9 +88,16 @@ class VoteTable:
         if {len(right), len(answers), len(who), len(what)} != {n}:
             raise ValueError("left, right, answers, raters and items: unequal lengths")
         builder = TableBuilder()
-        shown = [json.dumps(pair) for pair in zip(left, right, strict=True)]
-        builder.add(who, what, shown=shown, answers=answers, kinds=["first"] * n, ms=[0] * n)
+        texts = [
+            meaning([one, other], answer, "first") for one, other, answer in zip(left, right, answers, strict=True)
+        ]
+        builder.add(who, what, texts, [0] * n)
         return builder.table()
+
+
+def meaning(shown: Sequence[str], answer: str, kind: str) -> str:
+    """Return what was shown, answered and of which kind as one text: one look-up per row instead of three."""
+    return f"{json.dumps(shown)}\n{answer}\n{kind}"
 
 
 class _Codes(dict[Any, int]):
@@ -115,23 +122,12 @@ class TableBuilder:
         self._raters, self._items, self._texts, self._models = _Codes(), _Codes(), _Codes(), _Codes()
         for name in models:
             self._models[name]
-        self._kinds = _Codes({name: number for number, name in enumerate(KINDS)})
         self._chunks: list[tuple[NDArray[Any], ...]] = []
 
-    def add(
-        self,
-        raters: Sequence[str],
-        items: Sequence[str],
-        *,
-        shown: Sequence[str],
-        answers: Sequence[str],
-        kinds: Sequence[str],
-        ms: Sequence[int],
-    ) -> None:
-        """Add rows by their columns, each of shape (n,); ``shown`` as JSON lists."""
-        texts = self._texts.of(list(zip(shown, answers, strict=True)))
-        who, what, kind = self._raters.of(raters), self._items.of(items), self._kinds.of(kinds)
-        self._chunks.append((texts, who, what, kind.astype(np.int8), np.asarray(ms, np.int32)))
+    def add(self, raters: Sequence[str], items: Sequence[str], meanings: Sequence[str], ms: Sequence[int]) -> None:
+        """Add rows by their columns, each of shape (n,); ``meanings`` as ``meaning`` writes them."""
+        codes = (self._texts.of(meanings), self._raters.of(raters), self._items.of(items))
+        self._chunks.append((*codes, np.asarray(ms, np.int32)))
 
     def table(self) -> VoteTable:
         """Return all that was added.
@@ -139,21 +135,27 @@ class TableBuilder:
         Raises:
             ValueError: an answer that is no comparison.
         """
-        empty = tuple(np.empty(0, kind) for kind in (np.int32, np.int32, np.int32, np.int8, np.int32))
-        texts, rater, item, kind, ms = (np.concatenate(parts) for parts in zip(empty, *self._chunks, strict=True))
-        meanings = [self._pairs(json.loads(shown), answer) for shown, answer in self._texts]
-        counts = np.array([len(pairs) for pairs in meanings], np.int64)[texts] if meanings else texts
+        empty = (np.empty(0, np.int32),) * 4
+        texts, rater, item, ms = (np.concatenate(parts) for parts in zip(empty, *self._chunks, strict=True))
+        said = [self._votes(text) for text in self._texts]
+        counts = np.array([len(votes) for votes in said], np.int64)[texts] if said else texts
         row = np.repeat(np.arange(len(texts)), counts)  # one vote is one pair, a ranking is several
-        starts = np.cumsum([0, *map(len, meanings)])
+        starts = np.cumsum([0, *map(len, said)])
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        flat = np.array([pair for pairs in meanings for pair in pairs], np.int32).reshape(-1, 3)
-        left, right, answer = flat[starts[texts[row]] + within].T if len(row) else np.empty((3, 0), np.int32)
+        flat = np.array([vote for votes in said for vote in votes], np.int32).reshape(-1, 4)
+        left, right, answer, kind = flat[starts[texts[row]] + within].T if len(row) else np.empty((4, 0), np.int32)
         names = [tuple(codes) for codes in (self._models, self._raters, self._items)]
-        columns = (left, right, answer.astype(np.int8), rater[row], item[row], kind[row], ms[row])
+        columns = (left, right, answer.astype(np.int8), rater[row], item[row], kind.astype(np.int8), ms[row])
         return VoteTable(names[0], names[1], names[2], *columns, skipped=int((counts == 0).sum()))
 
+    def _votes(self, text: str) -> list[tuple[int, int, int, int]]:
+        """Return what one answer says, as (left, right, answer, kind); nothing for a skip."""
+        shown, rest = text.split("\n", 1)
+        answer, kind = rest.rsplit("\n", 1)
+        return [(*pair, KINDS.index(kind)) for pair in self._pairs(json.loads(shown), answer)]
+
     def _pairs(self, shown: list[str], answer: str) -> list[tuple[int, int, int]]:
-        """Return what one answer says, as (left, right, answer) triples; nothing for a skip."""
+        """Return the pairs that an answer decides, as (left, right, answer)."""
         places = [self._models[name] for name in shown]
         if answer == SKIP:
             return []

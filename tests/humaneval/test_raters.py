@@ -17,17 +17,15 @@ from kit.humaneval.raters import (
     self_consistency,
 )
 from kit.humaneval.simulate import simulated_votes
-from kit.humaneval.table import FIRST, GOLD, REPEAT, TableBuilder, VoteTable
+from kit.humaneval.table import FIRST, GOLD, REPEAT, TableBuilder, VoteTable, meaning
 
 
 def rows(*votes):
     """A table of (rater, item, left, right, answer, kind)."""
-    import json
-
     builder = TableBuilder()
     who, what, left, right, answers, kinds = zip(*votes, strict=True)
-    shown = [json.dumps(pair) for pair in zip(left, right, strict=True)]
-    builder.add(who, what, shown=shown, answers=answers, kinds=kinds, ms=[2000] * len(votes))
+    said = list(map(meaning, zip(left, right, strict=True), answers, kinds))
+    builder.add(who, what, said, [2000] * len(votes))
     return builder.table()
 
 

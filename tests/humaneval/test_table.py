@@ -1,13 +1,11 @@
 """Answers become columns: pairs as they are, rankings as all their pairs."""
 
-import json
-
 import numpy as np
 import pytest
 from small_studies import cast, make_study
 
 from kit.humaneval.schedule import Task
-from kit.humaneval.table import TableBuilder, VoteTable
+from kit.humaneval.table import TableBuilder, VoteTable, meaning
 from kit.humaneval.votes import answer_fault, uuid_fault
 
 
@@ -28,9 +26,8 @@ def test_lists_become_columns():
 
 def test_a_ranking_is_its_pairs():
     builder = TableBuilder(("a", "b", "c"))
-    shown = [json.dumps(["c", "a", "b"]), json.dumps(["a", "b", "c"])]
-    answers = ["[2,0,1]", "skip"]
-    builder.add(["x", "y"], ["i", "j"], shown=shown, answers=answers, kinds=["first"] * 2, ms=[5, 6])
+    said = [meaning(["c", "a", "b"], "[2,0,1]", "first"), meaning(["a", "b", "c"], "skip", "first")]
+    builder.add(["x", "y"], ["i", "j"], said, [5, 6])
     table = builder.table()
     won = {(table.models[a], table.models[b]) for a, b in zip(*_winners(table), strict=True)}
     assert won == {("b", "c"), ("b", "a"), ("c", "a")}  # places 2, 0, 1 of (c, a, b), best first
@@ -53,15 +50,8 @@ def test_chunks_make_no_difference():
     whole = VoteTable.of(names[left].tolist(), names[right].tolist(), answers.tolist())
     builder = TableBuilder()
     for part in np.array_split(np.arange(500), 7):
-        shown = [json.dumps([names[left[i]], names[right[i]]]) for i in part]
-        items = [str(i) for i in part]
-        chunk = {
-            "shown": shown,
-            "answers": answers[part].tolist(),
-            "kinds": ["first"] * len(part),
-            "ms": [0] * len(part),
-        }
-        builder.add([""] * len(part), items, **chunk)
+        said = [meaning([str(names[left[i]]), str(names[right[i]])], answers[i], "first") for i in part]
+        builder.add([""] * len(part), [str(i) for i in part], said, [0] * len(part))
     again = builder.table()
     for name in ("left", "right", "answer", "rater", "item", "kind", "ms"):
         assert (getattr(whole, name) == getattr(again, name)).all()
@@ -77,9 +67,9 @@ def test_nothing_is_an_empty_table():
 
 def test_comparisons_are_first_times_between_real_models():
     builder = TableBuilder()
-    shown = [json.dumps(pair) for pair in (["right", "wrong"], ["b", "a"], ["a", "b"], ["a", "b"])]
-    kinds = ["gold", "first", "repeat", "identical"]
-    builder.add(["x"] * 4, list("ijkl"), shown=shown, answers=["left", "right", "left", "tie"], kinds=kinds, ms=[0] * 4)
+    pairs = (["right", "wrong"], ["b", "a"], ["a", "b"], ["a", "b"])
+    answers, kinds = ["left", "right", "left", "tie"], ["gold", "first", "repeat", "identical"]
+    builder.add(["x"] * 4, list("ijkl"), list(map(meaning, pairs, answers, kinds)), [0] * 4)
     kept = builder.table().comparisons()
     assert kept.models == ("b", "a")
     assert (kept.left.tolist(), kept.right.tolist(), kept.answer.tolist()) == ([0], [1], [1])
