@@ -286,8 +286,9 @@ class FrozenHead(torch.autograd.Function):
             scores = logits[: len(here)].gather(1, wanted[:, None])
             mass = logits.sub_(most).exp_().sum(-1, keepdim=True)
             total += ((mass.log() + most)[: len(here)] - scores).sum()
-            rough.copy_(logits.div_(mass))
-            gradient[part : part + block] = torch.mm(rough, weight)[: len(here)] - weight[wanted]
+            logits.div_(mass)[: len(here)].scatter_add_(1, wanted[:, None], -torch.ones_like(scores))
+            rough.copy_(logits)  # the wanted token is subtracted before rounding: p - 1 is small when p is near 1
+            gradient[part : part + block] = torch.mm(rough, weight)[: len(here)]
         ctx.save_for_backward(gradient)
         return total
 
