@@ -143,7 +143,9 @@ def sandwich(
     _, information = derivatives(
         comparisons, comparisons.counts[None], Fit(fit.strengths[None], fit.log_tie[None]), ties=ties
     )
-    bread = np.linalg.pinv(information[0], hermitian=True)
+    # Scores sum to zero over models, so this constant changes nothing but that the matrix becomes regular.
+    information[0, :m, :m] += np.trace(information[0]) / m**2
+    bread = np.linalg.pinv(information[0], rcond=1e-12, hermitian=True)
     if len(clusters) == 1:
         return (bread @ _meat(comparisons, fit, clusters[0], ties=ties) @ bread)[:m, :m]
     both = np.unique(np.stack(clusters), axis=1, return_inverse=True)[1].astype(np.int32).ravel()

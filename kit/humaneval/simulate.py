@@ -37,7 +37,8 @@ def simulated_votes(
         seed: Seed.
     """
     generator = np.random.default_rng(seed)
-    taste, bias = _normal(generator, raters, strengths, rater_sd), _normal(generator, items, strengths, item_sd)
+    taste = rater_tastes(len(strengths), raters=raters, rater_sd=rater_sd, seed=seed)
+    bias = generator.normal(size=(items, len(strengths))) * item_sd
     pairs = np.array(list(combinations(range(len(strengths)), 2)))
     every = np.indices((raters, items, len(pairs))).reshape(3, -1)
     rater, item, pair = generator.permutation(every[:, generator.random(every.shape[1]) < share], axis=1)
@@ -59,5 +60,6 @@ def simulated_votes(
     )  # fmt: skip
 
 
-def _normal(generator: np.random.Generator, n: int, strengths: Sequence[float], sd: float) -> Floats:
-    return generator.normal(size=(n, len(strengths))) * sd
+def rater_tastes(models: int, *, raters: int, rater_sd: float, seed: int) -> Floats:
+    """Return the tastes of ``simulated_votes``' raters for each model, log-odds, shape (raters, models)."""
+    return np.random.default_rng([seed, 1]).normal(size=(raters, models)) * rater_sd

@@ -65,7 +65,7 @@ def test_sides_do_not_matter_and_taste_does():
     assert agreement(same, rounds=10).value == 1.0
     calm = simulated_votes([1.0, -1.0], raters=6, items=100, item_sd=1.5, seed=0)
     wild = simulated_votes([1.0, -1.0], raters=6, items=100, item_sd=0.0, rater_sd=1.5, seed=0)
-    assert agreement(calm).value > agreement(wild).value > -0.1
+    assert agreement(calm).value > agreement(wild).value > -0.2
     assert agreement(calm).n == 100
 
 

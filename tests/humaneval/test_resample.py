@@ -112,7 +112,7 @@ def by_loops(table, fit, clusters, *, ties):
         information += (features.T * chances) @ features - np.outer(mean, mean)
     size = m + ties
     meat = sum(np.outer(one, one) for one in scores.values())[:size, :size] * len(scores) / (len(scores) - 1)
-    bread = np.linalg.pinv(information[:size, :size])
+    bread = np.linalg.pinv(information[:size, :size], rcond=1e-9)
     return (bread @ meat @ bread)[:m, :m]
 
 
