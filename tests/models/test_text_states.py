@@ -32,20 +32,21 @@ def test_states_are_those_of_the_whole_model(language, cut, opening, monkeypatch
     monkeypatch.setattr(text_states, "BATCH", 3)
     monkeypatch.setattr(text_states, "SHARD", 5)
     draw = np.random.default_rng(0)
-    texts = [tuple(draw.integers(1, 90, size).tolist()) for size in (4, 1, 7, 2, 7, 5, 3, 1)]
+    one = tuple(draw.integers(1, 90, 7).tolist())
+    texts = [one, one[:4], (*one[:5], 8, 9), (2,), (*one[:3], 5), one[:3], one[:1], (7, *one[:6])]
     reader = _reader(language, cut, opening)
     shards = list(reader.read(texts, 8))
     assert [shard.shape[:2] for shard in shards] == [(5, 8), (3, 8)]
     for states, text in zip(np.concatenate(shards), texts, strict=True):
         right = _whole(language, cut, (*opening, *text))[len(opening) :]
         assert states[: len(text)] == pytest.approx(right, rel=1e-4, abs=1e-5)
-        assert not states[max(map(len, texts)) :].any()
+        assert not states[len(text) :].any()
     assert reader.opening.shape == (len(opening), right.shape[-1])
     if opening:
         assert reader.opening.numpy() == pytest.approx(_whole(language, cut, opening), rel=1e-4, abs=1e-5)
 
 
-def test_the_beginning_is_read_once(language):
+def test_what_texts_begin_with_is_read_once(language):
     read = []
     below = lower(language, 2)
 
@@ -55,5 +56,6 @@ def test_the_beginning_is_read_once(language):
 
     reader = TextStates(language.get_input_embeddings(), counting, range(1, 21), language.device)
     for _ in range(2):
-        list(reader.read([(1, 2, 3), (4, 5, 6)], 8))
-    assert read == [20, 6, 6]
+        list(reader.read([(1, 2, 3, 4), (4, 5, 6), (1, 2, 3, 5), (1, 2, 3)], 8))
+    assert text_states.STRIDE == 3
+    assert read == [20, 6, 6, 6, 6]
