@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from kit.progress import track
 from kit.training.checkpoint import Checkpoint
 from kit.training.columns import Column, Indices, as_columns
 from kit.training.identity import run_key
+from kit.training.plan import estimate, require_memory
 from kit.training.settings import setting_faults
 
 if TYPE_CHECKING:
@@ -58,10 +60,12 @@ def fit(
     accumulate: int = 1,
     lr: float = 1e-3,
     weight_decay: float = 0.1,
+    beta2: float = 0.999,
     warmup: float = 0.05,
     clip_norm: float = 1.0,
     seed: int = 0,
     precision: str = "no",
+    check_memory: bool = True,
     checkpoint: Path | None = None,
     every: int = 100,
     stop_after: int | None = None,
@@ -88,10 +92,13 @@ def fit(
             where it has one. A loss that compares rows with each other compares those of a part only.
         lr: Highest learning rate.
         weight_decay: On matrices; vectors and scalars (biases, temperatures) have none.
+        beta2: How slowly AdamW forgets the size of past gradients, 0 < beta2 < 1. Short runs that begin with a large
+            loss want 0.98: on easy-VQA 260 steps reached 0.99 with it and 0.89 with the default.
         warmup: Share of the steps during which the rate rises, 0 <= warmup < 1.
         clip_norm: Largest global norm of the gradient.
         seed: Seed of everything.
         precision: accelerate's mixed precision: "no", "bf16" or "fp16".
+        check_memory: Estimate first whether the run fits into memory, where a column knows its ``largest`` part.
         checkpoint: Folder for checkpoints; None for none. A run with other settings, data or starting weights has
             another file there.
         every: Steps between checkpoints.
@@ -100,18 +107,23 @@ def fit(
         label: What the progress bar calls it.
 
     Raises:
-        ModelError: settings that make no run, all at once; nothing to train; a loss that is no number.
+        ModelError: settings that make no run, all at once; nothing to train; not enough memory by estimate; a loss
+            that is no number.
         DataError: empty or unequal columns.
     """
     columns = as_columns(columns)
     rows = len(columns[0])
     settings: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     settings |= {"weight_decay": weight_decay, "warmup": warmup, "clip_norm": clip_norm, "precision": precision}
-    settings |= {"accumulate": accumulate}
+    settings |= {"accumulate": accumulate, "beta2": beta2}
     raise_faults(setting_faults(settings | {"every": every, "stop_after": stop_after}), ModelError)
     batches = max(1, round(rows / batch_size))
     total = steps if steps is not None else int(epochs or 0) * batches
     run = _Run.prepare(model, settings, total)
+    if check_memory:
+        rows_at_once = math.ceil(batch_size / run.accelerator.num_processes / accumulate)
+        for column in (column for column in columns if hasattr(column, "largest")):
+            require_memory(estimate(model, column.largest(rows_at_once), precision=precision))
     saved = Checkpoint.at(checkpoint, run_key(settings, objective, columns, model.state_dict())) if checkpoint else None
     losses = saved.load(run.changing(), run.optimizer, run.scheduler) if saved else []
     start, began = len(losses), time.perf_counter()
@@ -154,7 +166,9 @@ class _Run:
             {"params": [p for p in trained.values() if p.ndim >= 2], "weight_decay": settings["weight_decay"]},
             {"params": [p for p in trained.values() if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=settings["lr"])
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=settings["lr"], betas=(0.9, settings["beta2"])
+        )
         # The schedule counts optimiser steps, so accelerate, which would advance it once per process, is not asked.
         scheduler = get_cosine_schedule_with_warmup(optimizer, max(1, round(settings["warmup"] * total)), total)
         wrapped, optimizer = accelerator.prepare(model, optimizer)

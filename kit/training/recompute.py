@@ -12,9 +12,10 @@ from kit.errors import ModelError
 def recompute_activations(model: nn.Module, *, on: bool = True) -> None:
     """Keep only what enters each layer and compute the rest again on the way back, with the same gradients.
 
-    Costs about a third more time and saves all but one layer's activations (arXiv:1604.06174). The kind that torch
-    calls non-reentrant: it reaches adapters under frozen embeddings without gradients for the inputs, which PEFT
-    otherwise has to turn on and which let gradients run through every frozen layer below the lowest adapter.
+    Costs about a third more time and saves all but one layer's activations (arXiv:1604.06174). It is the kind that
+    torch calls non-reentrant, which reaches adapters above frozen embeddings without gradients for the inputs.
+    transformers and PEFT turn those on nevertheless, and gradients then run through every frozen layer below the
+    lowest adapter; here they are off.
 
     Args:
         model: A model of transformers, bare or in PEFT's wrapper.
@@ -31,5 +32,7 @@ def recompute_activations(model: nn.Module, *, on: bool = True) -> None:
     name = "activation" if hasattr(bare, "activation_checkpointing_enable") else "gradient"
     if on:
         getattr(bare, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+        if hasattr(bare, "_require_grads_hook"):
+            bare.disable_input_require_grads()
     else:
         getattr(bare, f"{name}_checkpointing_disable")()

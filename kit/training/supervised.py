@@ -19,6 +19,7 @@ from kit.models.image_tokens import Lengths, count_tokens
 from kit.models.turns import IGNORED, Row
 from kit.models.vision_language import VisionLanguage
 from kit.training.columns import Indices
+from kit.training.plan import Load
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,18 @@ class Encoded:
             row, counted = self.rows[indices[wrong[0]]], self.lengths.image_tokens[indices[wrong[0]]]
             raise DataError.of(row.id, f"has {found[wrong[0]]} image tokens, and {counted} were counted before")
         return batch
+
+    def largest(self, rows: int) -> Load:
+        """Return the most that ``rows`` of these rows drawn together may be."""
+        rows = min(rows, len(self))
+        fullest = self.rows[int(self.lengths.image_tokens.argmax())]
+        pictures = self.chat.encode(fullest).get("pixel_values")
+        return Load(
+            rows=rows,
+            length=int(self.lengths.tokens.max()),
+            answers=int(np.sort(self.lengths.answer_tokens)[-rows:].sum()),
+            pixels=0 if pictures is None else rows * pictures.numel(),
+        )
 
     def digest(self) -> str:
         """Return the identity of the rows and of what is made of them."""
