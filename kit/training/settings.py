@@ -45,6 +45,8 @@ def _rates(settings: Mapping[str, Any]) -> list[Fault]:
         right = _is_number(value) and (value >= 0 if name == "weight_decay" else value > 0)
         if not right or (value == math.inf and name != "clip_norm"):  # an infinite norm clips nothing
             found.append(Fault(f"fit: {name}", f"must be a number {least}, got {value!r}"))
+    if not _is_number(settings["beta2"]) or not 0 < settings["beta2"] < 1:
+        found.append(Fault("fit: beta2", f"must be a number above 0 and below 1, got {settings['beta2']!r}"))
     if not _is_number(settings["warmup"]) or not 0 <= settings["warmup"] < 1:
         found.append(Fault("fit: warmup", f"must be a share of at least 0 and below 1, got {settings['warmup']!r}"))
     return found
