@@ -169,6 +169,7 @@ def _carrying(model: nn.Module) -> list[_Layer]:
     above = [id(p) for head in _heads(model) for p in head.parameters()]
     first = len(layers)
     language = next((place for place, layer in enumerate(layers) if not layer.vision), 0)
+    language += getattr(getattr(model, "config", None), "entry_layer", 0)  # a stitch's picture may enter higher up
     for parameter in model.parameters():
         if parameter.requires_grad and id(parameter) not in above:
             # What is in no layer (a projector, embeddings) feeds the language model.
