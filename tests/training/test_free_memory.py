@@ -49,7 +49,7 @@ def test_no_limit_and_no_groups(tmp_path):
     assert container_bytes(root, own) == [0], "more than allowed is taken: nothing is left, and not less"
 
 
-def test_a_gpu_counts_what_torch_holds_unused(need):
+def test_a_gpu_counts_what_torch_holds_unused():
     if not torch.cuda.is_available():  # no program that an installation could lack
         pytest.skip("there is no GPU")
     before = free_bytes(torch.device("cuda"))
