@@ -14,7 +14,7 @@ from kit.models.halves import check_cut, lower, trunk
 from kit.models.hub_vision_language import DTYPES, load_hub
 from kit.models.language import load_language
 from kit.models.load import best_device
-from kit.models.projector import KINDS
+from kit.models.projector import projector_faults
 from kit.models.stitched_processor import TEMPLATES, StitchedProcessor
 from kit.models.vision_language import VisionLanguage
 from kit.parts.reference import Reference, fingerprint, parse
@@ -96,7 +96,8 @@ def stitch_language(
     from kit.models.stitched import StitchedConfig, StitchedModel
     from kit.models.vision_tower import load_vision_tower
 
-    raise_faults(_faults(grid, entry_layer, prompted, projector, template), ModelError)
+    faults = _faults(grid, entry_layer, prompted, template) + projector_faults(projector, hidden)
+    raise_faults(faults, ModelError)
     image, text = reference.sides
     language, tokenizer = load_language(text, dtype=dtype or torch.float32)
     layers = len(trunk(language).layers)
@@ -125,7 +126,7 @@ def stitch_language(
     return VisionLanguage(model=model, processor=processor, bases=bases, name=reference.text)
 
 
-def _faults(grid: int, entry_layer: int | None, prompted: bool, projector: str, template: str) -> list[Fault]:
+def _faults(grid: int, entry_layer: int | None, prompted: bool, template: str) -> list[Fault]:
     """Return what is wrong with options, as far as it shows before anything is loaded."""
     found = [
         Fault(name, f"must be a whole number of at least {least}, got {value!r}")
@@ -134,10 +135,9 @@ def _faults(grid: int, entry_layer: int | None, prompted: bool, projector: str, 
     ]
     if prompted and entry_layer is not None:
         found.append(Fault("entry_layer", "has no meaning with prompted=True", "leave one of them out"))
-    for name, value, known in (("projector", projector, KINDS), ("template", template, TEMPLATES)):
-        if value not in known:
-            what = f"{value!r} is unknown.{did_you_mean(value, known)}"
-            found.append(Fault(name, what, allowed=f"Allowed: {listed(known)}."))
+    if template not in TEMPLATES:
+        what = f"{template!r} is unknown.{did_you_mean(template, TEMPLATES)}"
+        found.append(Fault("template", what, allowed=f"Allowed: {listed(TEMPLATES)}."))
     return found
 
 

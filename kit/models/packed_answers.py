@@ -42,6 +42,8 @@ class PackedAnswers:
 
     def __call__(self, pictures: Sequence[Picture | None], questions: Sequence[str]) -> list[str]:
         """Return one answer per question; a picture may be None. Equal questions about one picture are asked once."""
+        if not questions:
+            return []
         asked = [
             ("" if picture is None else picture.digest(), question)
             for picture, question in zip(pictures, questions, strict=True)
@@ -76,7 +78,7 @@ class PackedAnswers:
         return [next(iter(some)) for some in left]
 
     def _written(self, pictures: list[Picture | None], prompts: list[Ids]) -> list[str]:
-        ends = self.cut.chat.form.ends
+        ends, mark = self.cut.chat.form.ends, self.cut.chat.form.placeholder_id
         said: list[list[int]] = [[] for _ in prompts]
         for depth in range(self.max_new_tokens):
             rows = [row for row, ids in enumerate(said) if not ids or ids[-1] not in ends]
@@ -84,7 +86,7 @@ class PackedAnswers:
                 break
             ahead = [(*prompts[row], *said[row]) for row in rows]
             about = [pictures[row] for row in rows]
-            best = self._next(about, ahead, partial(torch.argmax, dim=-1, keepdim=True), keep=not depth)
+            best = self._next(about, ahead, partial(_best, mark), keep=not depth)
             for row, token in zip(rows, best[:, 0].tolist(), strict=True):
                 said[row].append(token)
         decode = self.cut.model.processor.tokenizer.batch_decode
@@ -103,6 +105,12 @@ class PackedAnswers:
                 rows.append(taken(F.linear(self.tail(batch), self.tail.head).float().cpu()))
                 bar.update(len(batch.pictured))
         return torch.cat(rows)
+
+
+def _best(mark: int, logits: Tensor) -> Tensor:
+    """Return the likeliest token but the image token, as ``StitchedModel.generate`` does."""
+    logits[:, mark : mark + 1] = -torch.inf  # none where the token was added for pictures and has no logit
+    return logits.argmax(-1, keepdim=True)
 
 
 def _of(tokens: Tensor, logits: Tensor) -> Tensor:

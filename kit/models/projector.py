@@ -26,7 +26,7 @@ class Projector(nn.Module):
         seed: Of the fresh weights.
 
     Raises:
-        ModelError: an unknown kind, or a norm that is no number above 0.
+        ModelError: an unknown kind, a size out of range or for a linear one, or a norm that is no number above 0.
     """
 
     mean: Tensor
@@ -44,7 +44,7 @@ class Projector(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        raise_faults(_faults(kind, norm), ModelError)
+        raise_faults(projector_faults(kind, hidden, norm), ModelError)
         self.scale = norm / math.sqrt(width)
         # Stages of a tower differ in scale a hundredfold; every channel is brought to mean 0 and deviation 1.
         self.register_buffer("mean", torch.zeros(vision_width))
@@ -81,11 +81,16 @@ class Projector(nn.Module):
         return tokens
 
 
-def _faults(kind: str, norm: float) -> list[Fault]:
+def projector_faults(kind: str, hidden: int, norm: float = 1.0) -> list[Fault]:
+    """Return what is wrong with a projector's settings."""
     found = []
     if kind not in KINDS:
         what = f"{kind!r} is unknown.{did_you_mean(kind, KINDS)}"
         found.append(Fault("projector", what, allowed=f"Allowed: {listed(KINDS)}."))
+    elif isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 0:
+        found.append(Fault("hidden", f"must be a whole number of at least 1, or 0 for the width, got {hidden!r}"))
+    elif hidden and kind == "linear":
+        found.append(Fault("hidden", "a linear projector has one layer", "leave it out, or use projector='mlp'"))
     if not 0 < norm < math.inf:
         found.append(Fault("projector: norm", f"must be a number above 0, got {norm!r}"))
     return found

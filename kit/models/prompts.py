@@ -48,8 +48,7 @@ class PromptedAttention(nn.Module):
             ModelError: pictures of another number of tokens.
         """
         static = self.static
-        if pictures is None:
-            return static[None]
+        pictures = torch.zeros_like(static)[None] if pictures is None else pictures
         if pictures.shape[1] != len(static):
             what = f"has {len(static)} prompts a layer, and a picture has {pictures.shape[1]} tokens"
             raise ModelError.of("llama_adapter", what, f"add it with tokens={pictures.shape[1]}")

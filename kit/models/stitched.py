@@ -237,7 +237,13 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Return generated token ids, as every Hugging Face model does; the picture is encoded once."""
+        """Return generated token ids, as every Hugging Face model does; the picture is encoded once.
+
+        The image token is never generated: it would be read as a piece of a picture that is not there.
+        """
+        settings = kwargs.get("generation_config") or self.generation_config
+        others = kwargs.get("suppress_tokens") or getattr(settings, "suppress_tokens", None) or ()
+        kwargs["suppress_tokens"] = [*others, self.config.image_token_id]
         ids = kwargs.get("input_ids") if inputs is None else inputs
         pixels = kwargs.pop("pixel_values", None)
         if pixels is not None and ids is not None:
