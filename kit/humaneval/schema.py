@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kit.errors import Fault
 from kit.humaneval.errors import StoreError
@@ -157,7 +160,9 @@ def insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> boo
         from sqlalchemy.dialects.sqlite import insert as insert_or_not
     else:
         from sqlalchemy.dialects.postgresql import insert as insert_or_not  # type: ignore[assignment]
-    return connection.execute(insert_or_not(table).on_conflict_do_nothing(), row).rowcount == 1
+    # What is returned tells for certain; the count of rows is -1 with some drivers.
+    query = insert_or_not(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return connection.execute(query, row).first() is not None
 
 
 def _sqlite_settings(connection: Any, _record: object) -> None:
@@ -180,8 +185,12 @@ def hidden(url: str) -> str:
         return url
 
 
-def lost(url: str, error: DBAPIError) -> StoreError:
-    """Return what to tell when the database failed in the middle."""
-    first = str(error.orig or error).strip().splitlines()[0]
-    fix = "try again with the same id: what had been stored is not stored twice"
-    return StoreError(Fault(hidden(url), f"the database did not answer: {first}", fix))
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """Turn what SQLAlchemy raises when the database fails into a StoreError that says what to do."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        fix = "try again with the same id: what had been stored is not stored twice"
+        raise StoreError(Fault(hidden(url), f"the database did not answer: {first}", fix)) from error

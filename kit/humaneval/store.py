@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, Row, delete, func, select, update
 
 from kit.errors import Fault, did_you_mean, listed, raise_faults
 from kit.humaneval import queries, schema
@@ -42,10 +41,8 @@ class Store:
 
     def __post_init__(self) -> None:
         self.engine = schema.engine_of(self.url)
-        try:
+        with schema.told(self.url):
             schema.prepare(self.engine)
-        except DBAPIError as error:
-            raise schema.lost(self.url, error) from error
 
     def __enter__(self) -> Store:
         return self
@@ -67,24 +64,18 @@ class Store:
         """
         values = {"digest": study.digest, "protocol": queries.to_json(study.protocol())}
         with self._writing() as connection:
-            found = connection.execute(select(studies).where(studies.c.name == study.name).with_for_update()).first()
-            if found is not None and found.digest == study.digest:
+            row = {"name": study.name, **values, "at": schema.clock(connection)}
+            new = schema.insert_new(connection, studies, row)
+            found = self._named(connection, study.name, lock="update")  # a vote that is being written is waited for
+            if found.digest == study.digest and not new:
                 return
-            if found is None:
-                now = schema.clock(connection)
-                row = insert(studies).values(name=study.name, **values, at=now).returning(studies.c.id)
-                number = connection.execute(row).scalar_one()
-            else:
-                number = found.id
-                if connection.execute(queries.human(number).limit(1)).first() is not None:
-                    fix = f"restore it, or vote on the new one under another name than {study.name!r}"
-                    first = f"changed after its first vote (was {found.digest[:12]}, is {study.digest[:12]})"
-                    places = changes(json.loads(found.protocol), study.protocol(), where=study.source)
-                    raise StudyError([Fault(study.source, first, fix), *places])
+            if not new:
+                if connection.execute(queries.human(found.id).limit(1)).first() is not None:
+                    raise _changed(study, found)
                 for table in (votes, handouts):
-                    connection.execute(delete(table).where(table.c.study == number))
-                connection.execute(update(studies).where(studies.c.id == number).values(**values))
-            queries.write(connection, number, queries.automatic_ties(study))
+                    connection.execute(delete(table).where(table.c.study == found.id))
+                connection.execute(update(studies).where(studies.c.id == found.id).values(**values))
+            queries.write(connection, found.id, queries.automatic_ties(study))
 
     def adopt(self, name: str, protocol: Mapping[str, Any]) -> None:
         """Make a study of votes that were cast elsewhere, as a place for ``append``; keep one that is there."""
@@ -114,10 +105,9 @@ class Store:
         _check_rater(study, rater)
         wanted = tasks_of(study, rater) if tasks is None else tasks
         with self._writing() as connection:
-            number = self._number(connection, study)
             limit, full = study.raters_per_pair, set[str]()
-            if limit is not None:  # counting the votes of others needs a standstill, which SQLite is anyway
-                connection.execute(select(studies.c.id).where(studies.c.id == number).with_for_update())
+            # Counting the votes of others needs a standstill, which SQLite is anyway.
+            number = self._number(connection, study, lock="share" if limit is None else "update")
             now = schema.clock(connection)
             done, held = queries.done(connection, number, rater), queries.held(connection, number, rater, now)
             if limit is not None:
@@ -252,34 +242,38 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        try:
-            with self.engine.connect() as connection, connection.begin():
-                yield connection
-        except DBAPIError as error:
-            raise schema.lost(self.url, error) from error
+        with schema.told(self.url), self.engine.connect() as connection, connection.begin():
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        try:
-            with self.engine.connect().execution_options(kit_writes=True) as connection, connection.begin():
+        with schema.told(self.url), self.engine.connect() as plain:
+            connection = plain.execution_options(kit_writes=True)
+            with connection.begin():
                 yield connection
-        except DBAPIError as error:
-            raise schema.lost(self.url, error) from error
 
-    def _number(self, connection: Connection, study: Study) -> int:
-        """Return a study's number, having looked that it is the registered one."""
-        found = self._named(connection, study.name)
+    def _number(self, connection: Connection, study: Study, *, lock: str = "share") -> int:
+        """Return a study's number, having looked that it is the registered one, and keep it from being changed."""
+        found = self._named(connection, study.name, lock=lock)
         if found.digest != study.digest:
             raise StudyError.of(study.source, "is not the study that is in the store", "register it, or restore it")
         return int(found.id)
 
-    def _named(self, connection: Connection, name: str) -> Row[Any]:
-        found = connection.execute(select(studies).where(studies.c.name == name)).first()
+    def _named(self, connection: Connection, name: str, *, lock: str = "") -> Row[Any]:
+        query = select(studies).where(studies.c.name == name)
+        found = connection.execute(query.with_for_update(read=lock == "share") if lock else query).first()
         if found is None:
             names = connection.execute(select(studies.c.name)).scalars().all()
             what = f"the store has no study {name!r}.{did_you_mean(name, names)}"
             raise StudyError.of(schema.hidden(self.url), what, allowed=f"There: {listed(names)}." if names else "")
         return found
+
+
+def _changed(study: Study, found: Row[Any]) -> StudyError:
+    fix = f"restore it, or vote on the new one under another name than {study.name!r}"
+    first = f"changed after its first vote (was {found.digest[:12]}, is {study.digest[:12]})"
+    places = changes(json.loads(found.protocol), study.protocol(), where=study.source)
+    return StudyError([Fault(study.source, first, fix), *places])
 
 
 def _check_rater(study: Study, rater: str) -> None:

@@ -145,6 +145,14 @@ def test_bad_files(write, text, said):
     assert len(caught.value.faults) == 1
 
 
+def test_a_missing_file_of_outputs_is_one_fault_and_not_one_for_each_item(write):
+    text = "question: Q?\nconditions: [a, b]\nraters: [x]\noutputs: {a: gone.jsonl}\nitems:\n"
+    items = "".join(f"  - {{id: item{n}, prompt: p, outputs: {{b: text}}}}\n" for n in range(3))
+    with pytest.raises(StudyError, match=r"outputs\.a: .*gone\.jsonl cannot be read") as caught:
+        read_study(write(text + items))
+    assert len(caught.value.faults) == 1
+
+
 def test_a_file_that_is_not_there_or_not_utf8(tmp_path: Path):
     with pytest.raises(StudyError, match=r"nowhere.yaml: cannot be read: No such file"):
         read_study(tmp_path / "nowhere.yaml")
