@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,6 +118,20 @@ def evidence(table: VoteTable, first: str, second: str, *, stop: Stop, pairs: in
     largest = float(np.exp(min(700.0, path.log_e.max(initial=0.0))))
     low, high = (float(path.low[-1]), float(path.high[-1])) if n else (0.0, 1.0)
     return Evidence(first, second, wins, losses, n - wins - losses, verdict, when, largest, low, high, left)
+
+
+def verdicts(table: VoteTable, models: Sequence[str], *, stop: Stop, votes_each: int = 1) -> list[Evidence]:
+    """Return the evidence on every pair of models that were compared, the rule's alpha shared among all pairs.
+
+    Args:
+        table: Votes, oldest first.
+        models: The study's conditions.
+        stop: The rule.
+        votes_each: Votes of an item that are averaged.
+    """
+    pairs = list(combinations(models, 2))
+    met = [pair for pair in pairs if set(pair) <= set(table.comparisons().models)]
+    return [evidence(table, *pair, stop=stop, pairs=len(pairs), votes_each=votes_each) for pair in met]
 
 
 def evidence_path(outcomes: ArrayLike, *, alpha: float = 0.05) -> Path:

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta
 
 from kit.humaneval.errors import StudyError
-from kit.humaneval.sequential import evidence, evidence_path, item_outcomes
+from kit.humaneval.sequential import evidence, evidence_path, item_outcomes, verdicts
 from kit.humaneval.simulate import simulated_votes
 from kit.humaneval.study import Stop
 from kit.humaneval.table import VoteTable
@@ -111,6 +111,14 @@ def test_alpha_is_shared_among_pairs():
     assert alone.e_value == among.e_value
     assert (alone.verdict, among.verdict) == ("first", "undecided")
     assert alone.low > among.low
+
+
+def test_every_pair_shares_alpha():
+    table = simulated_votes([1.0, 0.9, -2.0], raters=1, items=200, tie=0.3, seed=0)
+    found = verdicts(table, (A, B, "model 2", "never shown"), stop=Stop())
+    assert [(one.first, one.second) for one in found] == [(A, B), (A, "model 2"), (B, "model 2")]
+    assert [one.verdict for one in found] == ["undecided", "first", "first"]
+    assert found[1] == evidence(table, A, "model 2", stop=Stop(), pairs=6)
 
 
 def test_what_is_likely_left():
