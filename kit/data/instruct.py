@@ -4,9 +4,9 @@ Built from OpenMoji (without flags, one picture per concept) and easy-VQA. Pictu
 test asks about concepts and names that training never showed. Every question that is asked with "yes" is asked as often
 with "no": a reader who never looks gets half of those, one in three shapes and one in eight colours.
 
-There is no text-only share: no packaged source holds conversations, and Python's manual, the one prose that is always
-there, is what forgetting is measured on. Nor does the mix teach to refuse where no picture is shown; the blind baseline
-would then be low for the wrong reason. Few of the noes can be argued about (is a rooster no chicken?).
+There is no text-only share, since no packaged source holds conversations; ``requests`` and ``remembered`` make one of
+what the model itself answers before it is trained. Nor does the mix teach to refuse where no picture is shown; the
+blind baseline would then be low for the wrong reason. Few of the noes can be argued about (is a rooster no chicken?).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _DESCRIBE = (
 _IS_THERE = ("Is there {} in the picture?", "Do you see {}?", "Does the picture show {}?", "Is this {}?")
 _KIND = ("What kind of thing is it?", "What kind of thing does the picture show?")
 _ASK = ("{}", "{} Answer in one word.", "Look at the picture: {}")
+_REQUESTS = ("What is {}?", "Write one sentence about {}.", "Where can one find {}?", "What is {} good for?")
+_SENTENCE = re.compile(r"\s*(\S.{9,}?[.!?])(?=\s|$)")
 _VOWEL = re.compile(r"(?!one\b|one-)[aeio]|hour|u[mnp](?!i)", re.IGNORECASE)  # an umbrella, a unicorn, a one o'clock
 _DESCRIBED = 2  # conversations of each kind about one emoji
 _EASY_VQA_SHARE = 0.5  # questions of easy-VQA for each conversation about an emoji
@@ -95,6 +97,42 @@ def questions(rows: Rows[Conversation]) -> Rows[Question]:
                     )
                 )
     return Rows(tuple(found), rows.name, rows.split, rows.licence, rows.attribution)
+
+
+def requests(rows: Sequence[Conversation], n: int, *, seed: int = 0) -> list[str]:
+    """Return requests that need no picture, about things that pictures among the rows show; fewer where there are few.
+
+    Args:
+        rows: Conversations of ``load_conversations``.
+        n: At most so many.
+        seed: Decides which things, and what is asked of each.
+    """
+    things = {row.meta["name"]: kind_of(row.id.partition("/")[0]) for row in rows if row.meta.get("kind") == "describe"}
+    plain = [name for name, kind in things.items() if kind not in {"", "a face"}]
+    drawn = sorted(plain, key=lambda name: _luck(seed, "request", name))[:n]
+    return [_drawn(_REQUESTS, 1, seed, name)[0].format(phrase(name)) for name in drawn]
+
+
+def remembered(asked: Sequence[str], said: Sequence[str], *, times: int = 1) -> list[Conversation]:
+    """Return a model's own answers, up to the end of their first sentence, as conversations without a picture.
+
+    Trained on beside new things, they hold what it knew in place. Answers without a whole sentence are left out.
+
+    Args:
+        asked: What it was asked, shape (n,).
+        said: What it answered, before training, shape (n,).
+        times: How often each is repeated: a step's pictures are drawn from thousands, and texts are few.
+
+    Source:
+        Robins (1995), doi:10.1080/09540099550039318, for rehearsing a network's own answers.
+    """
+    found = []
+    for question, answer in zip(asked, said, strict=True):
+        if sentence := _SENTENCE.match(answer):
+            messages = (Message("user", question), Message("assistant", sentence[1]))
+            meta = {"kind": "text", "source": "the model itself"}
+            found.append(Conversation(f"text/{question}", None, messages, split="train", meta=meta))
+    return found * times
 
 
 def _about_emoji(rows: Sequence[ImageText], seed: int) -> Iterator[Conversation]:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from kit.data.emoji_kinds import KINDS, excludes, kind_of
-from kit.data.instruct import _balanced, load_conversations, phrase, questions
+from kit.data.instruct import _balanced, load_conversations, phrase, questions, remembered, requests
 from kit.data.openmoji import load as load_openmoji
 from kit.data.rows import Conversation, Message, Rows
 from kit.data.sources import load_rows
@@ -204,3 +204,26 @@ def test_questions_of_a_longer_conversation(splits):
     first, second = questions(rows)
     assert (first.id, first.question, first.answer) == ("long#1", row.messages[0].text, row.messages[1].text)
     assert (second.id, second.question, second.answer) == ("long#3", "and?", "so")
+
+
+def test_requests_are_about_what_the_rows_show(splits):
+    asked = requests(splits["train"], 40)
+    assert len(set(asked)) == len(asked) == 40
+    assert asked[:10] == requests(splits["train"], 10)
+    assert asked != requests(splits["train"], 40, seed=1)
+    names = {phrase(row.meta["name"]) for row in splits["train"] if row.meta["kind"] == "describe"}
+    assert all(any(name in text for name in names) and text.endswith(("?", ".")) for text in asked)
+    shown = {message.text for rows in splits.values() for row in rows for message in row.messages}
+    assert not shown & set(asked), "a request is none of the questions about pictures"
+    assert not any("grinning" in text for text in requests(splits["train"], 10**6)), "a face is no thing to ask about"
+    assert 100 < len(requests(splits["train"], 10**6)) < 943
+
+
+def test_a_model_remembers_whole_sentences():
+    said = ["A bee is an insect. It flies", "It is found in the", "Yes.", "  Dr. Who? It is a show about time.\n"]
+    rows = remembered(["a?", "b?", "c?", "d?"], said)
+    assert [[message.text for message in row.messages] for row in rows] == [
+        ["a?", "A bee is an insect."], ["d?", "Dr. Who? It is a show about time."]
+    ]  # fmt: skip
+    assert all(row.picture is None and row.split == "train" for row in rows)
+    assert len(remembered(["a?"], said[:1], times=3)) == 3
