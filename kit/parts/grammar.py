@@ -96,7 +96,9 @@ def looks_like_reference(text: object) -> bool:
     >>> looks_like_reference("hub:nlphuji/flickr30k"), looks_like_reference("openmoji"), looks_like_reference("adam")
     (True, True, False)
     """
-    return isinstance(text, str) and (text in PARTS or (":" in text and text.partition(":")[0] in _SCHEMES))
+    return isinstance(text, str) and (
+        text in PARTS or text in MIXES or (":" in text and text.partition(":")[0] in _SCHEMES)
+    )
 
 
 def parse(text: str, *, kind: Kind, base: Path | None = None) -> Reference:
