@@ -35,21 +35,13 @@ class Postgres:
         return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
 
     def start(self) -> None:
-        command = [
-            "-D",
-            str(self.folder / "data"),
-            "-k",
-            str(self.folder),
-            "-c",
-            "listen_addresses=",
-            "-c",
-            "fsync=off",
-        ]
+        options = ["-c", "listen_addresses=", "-c", "fsync=off"]
+        command = ["-D", str(self.folder / "data"), "-k", str(self.folder), *options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", *command], stdout=log, stderr=log, cwd=self.folder, **self.who()
             )
-        for _ in range(100):
+        for _ in range(600):  # a busy machine takes its time
             asked = subprocess.run([self.programs / "pg_isready", "-h", self.folder], capture_output=True)
             if asked.returncode == 0:
                 return

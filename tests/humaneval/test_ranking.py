@@ -148,6 +148,13 @@ def test_lopsided_counts_converge(scale):
     assert np.abs(fit.strengths - (theirs - theirs.mean())).max() < 1e-6
 
 
+@pytest.mark.parametrize("fit", [bradley_terry, davidson])
+def test_a_bad_start_does_not_matter(fit):
+    comparisons = Comparisons.of(votes(CASES[1]))
+    far = Fit(np.array([9.0, -9, 5, -5, 7, -7]), np.array(-8.0))
+    assert fit(comparisons, start=far).strengths == pytest.approx(fit(comparisons).strengths, abs=1e-9)
+
+
 def _cells(wins):
     """Comparisons with given counts, without a row for each vote."""
     small = Comparisons.of_wins("abc", wins / wins[1, 0], np.zeros((3, 3)))

@@ -87,8 +87,7 @@ def test_a_round_in_which_a_model_loses_everything_stays_finite():
     table = simulated_votes([2.0, -2.0], raters=1, items=20, tie=0.0, seed=1)
     comparisons = Comparisons.of(table)
     draws = prompt_rounds(comparisons, table.item, bradley_terry, start=bradley_terry(comparisons), rounds=200, seed=0)
-    assert np.isfinite(draws).all()
-    assert np.abs(draws).max() > 3  # far out
+    assert 3 < np.abs(draws).max() < 5  # far out, at half the log of 20 votes over half a hundredth
 
 
 def by_loops(table, fit, clusters, *, ties):
