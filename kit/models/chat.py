@@ -73,9 +73,8 @@ class Chat:
         return {**encoded, "labels": labels}
 
     def _processed(self, talk: Conversation, turns: Turns) -> Inputs:
-        if (
-            talk.picture is None and self.form.template is None
-        ):  # PaliGemma's processor insists on a picture; the model not
+        # PaliGemma's processor insists on a picture; the model does not.
+        if talk.picture is None and self.form.template is None:
             ids = torch.tensor([turns.ids])
             answered = torch.tensor([turns.labels]) != IGNORED
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": answered.long()}

@@ -82,21 +82,14 @@ class _Counter:
         answered = sum(label != IGNORED for label in turns.labels)
         if not answered:
             self.note(talk.id, "no answer to learn from", "give an answer, or leave them out")
-        placeholder = self.chat.form.placeholder_id
-        marks = turns.ids.count(placeholder)
-        if talk.picture is None and self.picture_required:
-            self.note(talk.id, "no picture", "leave them out, or pass picture_required=False")
-        if marks > (talk.picture is not None):
-            mark = self.chat.form.processor.image_token
-            self.note(talk.id, f"the image token {mark!r} in the text", "take it out; the template puts it in")
-        if talk.picture is None or marks > 1:
+        if talk.picture is None:
+            if self.picture_required:
+                self.note(talk.id, "no picture", "leave them out, or pass picture_required=False")
             self._compare(talk.id, len(turns.ids), 0)
             return len(turns.ids), 0, answered
         more, image_tokens = self._expansion(talk, _size(talk.picture))
-        if not marks or not image_tokens:
-            self.note(talk.id, "a picture that the chat template leaves out", "give another chat_template")
-            return len(turns.ids), 0, answered
-        self._compare(talk.id, len(turns.ids) + more, turns.ids.index(placeholder) + 1 + more)
+        place = turns.ids.index(self.chat.form.placeholder_id)
+        self._compare(talk.id, len(turns.ids) + more, place + 1 + more)
         return len(turns.ids) + more, image_tokens, answered
 
     def _turns(self, talk: Conversation) -> Turns:

@@ -68,16 +68,26 @@ class Form:
 
         Raises:
             DataError: a conversation that the template refuses or renders so that an answer cannot be told from
-                its question, or that the model has no form for.
+                its question, that the model has no form for, or whose picture has not exactly one place.
             ModelError: a model that has neither a chat template nor PaliGemma's form.
         """
         talk = as_conversation(row)
         if self.template is not None:
-            return self._templated(talk, ask=ask)
+            return self._checked(talk, self._templated(talk, ask=ask))
         if not type(self.processor).__name__.startswith("PaliGemma"):
             fix = "set processor.chat_template, or name a model that was trained to follow instructions"
             raise ModelError.of(type(self.processor).__name__, "has no chat template", fix)
-        return self._prefix_and_suffix(talk, ask=ask)
+        return self._checked(talk, self._prefix_and_suffix(talk, ask=ask))
+
+    def _checked(self, talk: Conversation, turns: Turns) -> Turns:
+        """Return ``turns`` if its picture has one place; not every version of transformers looks."""
+        places = turns.ids.count(self.placeholder_id)
+        if places > (talk.picture is not None):
+            what = f"the image token {self.processor.image_token!r} stands in the text"
+            raise DataError.of(talk.id, what, "take it out; the template puts it in")
+        if talk.picture is not None and not places:
+            raise DataError.of(talk.id, "the chat template leaves the picture out", "give another chat_template")
+        return turns
 
     def adds_special(self, text: str) -> bool:
         """Tell whether the tokenizer adds its own: not where the template has written the first one (Gemma's)."""
