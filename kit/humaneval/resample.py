@@ -143,7 +143,7 @@ def sandwich(
     _, information = derivatives(
         comparisons, comparisons.counts[None], Fit(fit.strengths[None], fit.log_tie[None]), ties=ties
     )
-    # Strengths are known up to a constant, so one eigenvalue is zero but for rounding; numpy's own limit let it through.
+    # Strengths are known up to a constant: one eigenvalue is zero but for rounding, which numpy's own limit let pass.
     bread = np.linalg.pinv(information[0], rcond=1e-12, hermitian=True)
     if len(clusters) == 1:
         return (bread @ _meat(comparisons, fit, clusters[0], ties=ties) @ bread)[:m, :m]
