@@ -109,6 +109,18 @@ def full(connection: Connection, number: int, rater: str, now: float, *, limit: 
     return {key for key, count in counts.items() if count >= limit}
 
 
+def progress(
+    connection: Connection, number: int, rater: str, tasks: Sequence[Task], *, limit: int | None
+) -> tuple[int, int]:
+    """Return how many tasks a rater has answered, and how many of the rater's are still to come."""
+    answered = done(connection, number, rater).keys()
+    lost = set[str]()  # a repeat of what others do is never asked
+    if limit is not None:
+        lost = full(connection, number, rater, clock(connection), limit=limit) - answered
+    closed = answered | lost
+    return len(answered), sum(task.key not in closed and first_of(task).key not in lost for task in tasks)
+
+
 def lease(
     connection: Connection, number: int, rater: str, task: Task, *, holder: str, now: float, until: float
 ) -> Task | None:

@@ -120,6 +120,24 @@ class Store:
                     return found
         return None
 
+    def progress(self, study: Study, rater: str, *, tasks: Sequence[Task] | None = None) -> tuple[int, int]:
+        """Return how many tasks a rater has answered, and how many are still to come, those held right now included.
+
+        Args:
+            study: A registered study.
+            rater: One of its raters.
+            tasks: The rater's schedule, where the caller has it already.
+
+        Raises:
+            StudyError: no such rater, or the study is not the registered one.
+            StoreError: the database did not answer.
+        """
+        _check_rater(study, rater)
+        wanted = tasks_of(study, rater) if tasks is None else tasks
+        with self._reading() as connection:
+            number = self._number(connection, study, lock="")
+            return queries.progress(connection, number, rater, wanted, limit=study.raters_per_pair)
+
     def record(self, study: Study, vote: Vote) -> bool:
         """Write a vote; return False when it was there already, which is how a resend ends.
 
