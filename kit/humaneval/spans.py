@@ -68,7 +68,10 @@ def strengths_of(votes: VoteTable, *, rounds: int, level: float, seed: int) -> S
         both = (votes.item, votes.rater)
         two_way = rater_prompt_rounds(comparisons, *both, davidson, start=fit, rounds=rounds, seed=seed)
         found["new_raters"] = _percentiles(two_way, level, f"bootstrap over raters and prompts, {rounds} rounds")
-        robust, degrees = sandwich(comparisons, fit, both, ties=ties), min(prompts, raters) - 1
+        # With few raters the difference of matrices can come out near zero, and an interval for new raters without any
+        # width; new raters are never surer than these (MacKinnon, Nielsen and Webb 2021, JBES 39, 505-519: the larger).
+        robust = np.maximum(sandwich(comparisons, fit, both, ties=ties), np.diag(np.diag(covariance)))
+        degrees = min(prompts, raters) - 1
         found["sandwich_new"] = _student(fit, robust, level, degrees, "cluster-robust by rater and prompt")
     tail = (1 - level) / 2
     places = np.quantile((-draws).argsort(1).argsort(1) + 1, [tail, 1 - tail], axis=0, method="nearest")

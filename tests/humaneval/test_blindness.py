@@ -12,7 +12,7 @@ from kit.data.picture import Picture
 from kit.humaneval.blindness import blindness
 from kit.humaneval.items import Item, Output
 
-WORDS = [
+WORDS = ["a", "small", "grey", "cat", "sits", "on", "the", "old", "wall", "under", "tree", "looks", "at", "birds", "that"]
     "a",
     "small",
     "grey",

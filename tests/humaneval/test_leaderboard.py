@@ -124,3 +124,11 @@ def test_no_votes_are_refused():
         leaderboard(VoteTable.of([], [], []))
     with pytest.raises(StudyError, match="there are no comparisons"):
         leaderboard(VoteTable.of(["a"], ["b"], ["skip"]))
+
+
+def test_two_raters_do_not_make_an_interval_without_width():
+    for seed in range(20):  # in some of these the two-way covariance is not positive
+        board = leaderboard(simulated_votes([0.1, -0.1], raters=2, items=18, seed=seed), rounds=10)
+        for one in board.standings:
+            these, new = one.spans.sandwich, one.spans.sandwich_new
+            assert new.high - new.low >= these.high - these.low > 0
