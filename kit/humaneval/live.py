@@ -47,6 +47,8 @@ class LiveDecision:
         """
         if self.study.design == "likert":
             return ""
+        import scipy.special  # noqa: F401 - takes a second when first imported, which is not reading
+
         with self._lock:
             start_s = time.monotonic()
             if start_s >= self._next_s:
