@@ -288,7 +288,7 @@ def test_what_is_no_answer_is_refused_and_nothing_is_written(store):
         session.answer(token, "left", uuid="1")
     with pytest.raises(StudyError, match="no page of this rater"):
         sit(store, study, rater="ben", holder="v").answer(token, "left")
-    with pytest.raises(StudyError, match="no such rater: 'anna'. Did you mean 'ana'"):
+    with pytest.raises(StudyError, match=r"no such rater: 'anna'\. Did you mean 'ana'"):
         sit(store, study, rater="anna")
     assert votes(store) == []
 
