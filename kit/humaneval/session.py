@@ -83,7 +83,7 @@ class Session:
     _sent: set[str] = field(default_factory=set, init=False, repr=False)
     _taken_ms: deque[int] = field(default_factory=lambda: deque(maxlen=REMEMBERED), init=False, repr=False)
     _progress: tuple[int, int] = field(default=(0, 0), init=False, repr=False)
-    _decision: str = field(default="", init=False, repr=False)
+    decision: str = field(default="", init=False)  # as of the latest ``prefetch``
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class Session:
             try:
                 if self._unsaved is None and self._open:
                     self._draw(2)
-                self._decision = self.live.text() if self.live is not None else ""
+                self.decision = self.live.text() if self.live is not None else ""
             except StoreError:
                 return None
             return self._open[1].page if len(self._open) > 1 else None
@@ -290,4 +290,4 @@ class Session:
         done, left = self._progress
         left_s = left * statistics.median(self._taken_ms) / 1000 if len(self._taken_ms) > 2 else None
         page = self._open[0].page if self._open else None
-        return State(status, page, done, left, left_s, self._decision, message, bool(self._history))
+        return State(status, page, done, left, left_s, self.decision, message, bool(self._history))

@@ -1,0 +1,64 @@
+"""One JupyterLab and one Chromium for all browser tests; each closes when the last of them is through."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab of its own, on a folder of its own; yields its address with the token, and the folder."""
+    home = tmp_path_factory.mktemp("lab")
+    (home / "work").mkdir()
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    folders = {"CONFIG_DIR": "config", "DATA_DIR": "data"}
+    env = {**os.environ, **{f"JUPYTER_{name}": str(home / folder) for name, folder in folders.items()}}
+    env |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
+    words = [
+        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True",
+    ]  # fmt: skip
+    log = (home / "log").open("w")
+    server = subprocess.Popen(words, cwd=home / "work", env=env, stdout=log, stderr=log)
+    try:
+        _wait(f"http://127.0.0.1:{port}/api?token={token}", server, home / "log")
+        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}", home / "work"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(autouse=True)
+def _playwright_is_there(need: Callable[[bool, str], None]) -> None:
+    need(find_spec("playwright") is not None, "playwright is missing: pip install playwright")
