@@ -1,0 +1,282 @@
+"""``kit study``: blind comparisons by people: serve, rank, exchange votes, plan, check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from kit.humaneval.store import Store
+    from kit.sharing.serve import Served
+
+app = typer.Typer(help="Blind comparisons by people: serve, rank, export, import, plan, check.", no_args_is_help=True)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's protocol.")]
+Database = Annotated[
+    str, typer.Option("--db", metavar="URL", help="sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME, or a file.")
+]
+Name = Annotated[str, typer.Option("--study", metavar="NAME", help="Which study; the only one by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+FORMATS = {
+    "csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "json": ".json", "battles": ".jsonl", "dpo": ".jsonl",
+}  # fmt: skip
+
+
+@app.command("serve")
+def serve_study(
+    path: StudyFile,
+    *,
+    db: Annotated[str, typer.Option("--db", metavar="URL", help="The votes. [default: beside the study]")] = "",
+    raters: Annotated[str, typer.Option(metavar="ANA,BEN", help="Who gets a link; all raters by default.")] = "",
+    host: Annotated[str, typer.Option(help="Where to listen; only this machine by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Links hold as long as it stays the same.")] = 7860,
+    share: Annotated[bool, typer.Option("--share", help="Open Gradio's tunnel: whoever has a link may come.")] = False,
+) -> None:
+    """Serve a study as a page, with a link for each rater and one for you.
+
+    Links stay the same over a restart, and every acknowledged vote is there after one, however it came about.
+    """
+    from kit.cli.study_tables import show_links
+    from kit.humaneval.blindness import blindness
+    from kit.humaneval.protocol import read_study
+    from kit.humaneval.store import Store
+    from kit.sharing.arena import Arena, check_invited
+
+    study = read_study(path)
+    invited = tuple(dict.fromkeys(name.strip() for name in raters.split(",") if name.strip()))
+    check_invited(study, invited)
+    store = Store(db or f"sqlite:///{path.with_suffix('.db')}")
+    arena = Arena(study, store, invited)
+    from kit.sharing.serve import serve
+
+    if not (report := blindness(study)).is_blind:
+        print(f"It is not blind in all respects: kit study check {path} says how ({len(report.clues)} clues).")
+    served = serve(arena, host=host, port=port, share=share)
+    show_links(served)
+    _wait(served)
+
+
+def _wait(served: Served) -> None:
+    """Wait for ^C or a polite end."""
+    import signal
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        served.wait()
+    except KeyboardInterrupt:
+        print("Closed. Every acknowledged vote is in the database; the same command goes on with the same links.")
+    finally:
+        served.close()
+
+
+@app.command("rank")
+def rank_study(
+    db: Database,
+    *,
+    study: Name = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Show who is better and how sure that is: for these raters, for new ones, and what the votes cannot tell."""
+    from kit.cli.study_tables import show_overview
+    from kit.humaneval.overview import overview
+
+    with open_store(db) as store:
+        found = overview(store, only_study(store, study), rounds=rounds)
+    if as_json:
+        import json
+
+        print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
+    else:
+        show_overview(found)
+
+
+@app.command("export")
+def export_study(
+    db: Database,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to; replaced if it is there.")],
+    form: Annotated[
+        str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}. [default: by the file's ending]")
+    ] = "",
+    study: Name = "",
+    protocol: Annotated[
+        Path | None, typer.Option("--protocol", metavar="STUDY.yaml", help="For dpo: where prompts and outputs are.")
+    ] = None,
+) -> None:
+    """Write a study's votes to a file: kit's own columns, battles as FastChat and Arena have them, or preferences."""
+    from kit.errors import did_you_mean, listed
+    from kit.humaneval.errors import StudyError
+    from kit.humaneval.exchange import export_battles, export_votes
+
+    if form and form not in FORMATS:
+        allowed = f"Allowed: {listed(FORMATS)}."
+        raise StudyError.of(f"--format {form}", f"no such format.{did_you_mean(form, FORMATS)}", allowed=allowed)
+    if form in {"csv", "parquet", "jsonl", "json"} and out.suffix.lower() != f".{form}":
+        raise StudyError.of(f"--out {out}", f"does not end in .{form}", f"write --out {out.with_suffix(f'.{form}')}")
+    with open_store(db) as store:
+        name = only_study(store, study)
+        if form == "dpo":
+            rows = _export_preferences(store, name, protocol, out)
+        else:
+            rows = (export_battles if form == "battles" else export_votes)(store, name, out)
+    print(f"{rows} rows: {out}")
+
+
+def _export_preferences(store: Store, name: str, path: Path | None, out: Path) -> int:
+    from kit.humaneval.errors import StudyError
+    from kit.humaneval.preferences import preference_rows, write_preferences
+    from kit.humaneval.protocol import read_study
+    from kit.humaneval.study import changes
+
+    if path is None:
+        fix = "give --protocol STUDY.yaml"
+        raise StudyError.of("--format dpo", "the store keeps votes, not the prompts and outputs they are about", fix)
+    study = read_study(path)
+    if differing := changes(store.protocol(name), study.protocol(), where=str(path)):
+        raise StudyError(differing)
+    rows = preference_rows(study, store.votes(name))
+    for fault in rows.faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    return write_preferences(rows, out)
+
+
+@app.command("import")
+def import_study(
+    path: Annotated[Path, typer.Argument(metavar="VOTES", help="CSV, Parquet, JSONL or JSON.")],
+    db: Database,
+    *,
+    battles: Annotated[bool, typer.Option("--battles", help="The file holds FastChat's or Arena's battles.")] = False,
+    study: Annotated[str, typer.Option("--study", metavar="NAME", help="[default: the file's stem]")] = "",
+) -> None:
+    """Append votes from a file; the same file twice adds nothing."""
+    from kit.humaneval.exchange import import_battles, import_votes
+    from kit.humaneval.store import Store
+
+    with Store(db) as store:
+        new = (import_battles if battles else import_votes)(store, path, name=study)
+        print(f"{new} new votes in the study {study or path.stem!r}")
+
+
+@app.command("plan")
+def plan_study(
+    *,
+    win_share: Annotated[float, typer.Option(help="Share of decided votes that the better one should win.")] = 0.6,
+    raters: Annotated[int, typer.Option(min=1, help="Among how many people the votes are shared.")] = 5,
+    tie_rate: Annotated[
+        float | None, typer.Option(help="Share of ties. [default: as measured with --db, else 0.2]")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Seconds a vote. [default: as measured with --db, else 10]")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Chance of a false verdict.")] = 0.05,
+    power: Annotated[float, typer.Option(help="Power of the test that looks once.")] = 0.8,
+    max_votes: Annotated[int, typer.Option(min=1, help="Where the study ends.")] = 2000,
+    db: Annotated[
+        str, typer.Option("--db", metavar="URL", help="Take ties and seconds from votes that are there.")
+    ] = "",
+    study: Name = "",
+    as_json: AsJson = False,
+) -> None:
+    """Tell how many votes and minutes a rater a verdict will take, before anybody votes."""
+    import json
+    from dataclasses import asdict
+
+    from kit.humaneval.planner import plan
+
+    if db:
+        with open_store(db) as store:
+            measured = _measured(store, only_study(store, study))
+        tie_rate = measured[0] if tie_rate is None else tie_rate
+        seconds = measured[1] if seconds is None else seconds
+    ties, pace = 0.2 if tie_rate is None else tie_rate, 10.0 if seconds is None else seconds
+    found = plan(
+        win_share=win_share, raters=raters, tie_rate=ties, seconds_per_vote=pace, alpha=alpha, power=power,
+        max_votes=max_votes,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps({**asdict(found), "tie_rate": ties, "seconds_per_vote": pace}))
+        return
+    print(f"{found.to_text()}: {win_share:.0%} of decided votes, {ties:.0%} ties, {pace:.1f} s a vote, {raters} raters")
+    print(
+        f"A test that looks once, with {power:.0%} power, needs {found.fixed} votes; this one may be looked at often."
+    )
+
+
+def _measured(store: Store, name: str) -> tuple[float, float | None]:
+    """Return the share of ties so far, and the median seconds of a vote."""
+    import math
+
+    from kit.humaneval.raters import median_seconds
+    from kit.humaneval.table import RIGHT
+
+    votes = store.table(name).comparisons()
+    seconds = median_seconds(votes)
+    return float((votes.answer > RIGHT).mean()) if len(votes) else 0.2, seconds if math.isfinite(seconds) else None
+
+
+@app.command("check")
+def check_study(path: StudyFile, *, as_json: AsJson = False) -> None:
+    """Read a study and say what might tell its models apart: lengths, shapes, durations, file names, EXIF, names."""
+    from kit.cli.study_tables import show_check
+    from kit.humaneval.blindness import blindness
+    from kit.humaneval.protocol import read_study
+
+    study = read_study(path)
+    report = blindness(study)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(
+            json.dumps(
+                {"digest": study.digest, "is_blind": report.is_blind, **asdict(report)}, ensure_ascii=False, indent=1
+            )
+        )
+    else:
+        show_check(study, report)
+
+
+def open_store(url: str) -> Store:
+    """Open a store that is there; looking at votes makes no empty database.
+
+    Raises:
+        StoreError: there is none, or it cannot be opened.
+    """
+    from sqlalchemy.engine import make_url
+
+    from kit.humaneval.errors import StoreError
+    from kit.humaneval.schema import engine_of
+    from kit.humaneval.store import Store
+
+    parsed = make_url(str(engine_of(url).url))
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise StoreError.of(f"--db {url}", "no such database", "kit study serve, or kit study import, makes one")
+    return Store(url)
+
+
+def only_study(store: Store, name: str) -> str:
+    """Return the name of the study that is meant.
+
+    Raises:
+        StudyError: there are several, or none.
+    """
+    from kit.errors import listed
+    from kit.humaneval.errors import StudyError
+
+    there = store.studies()
+    if name or len(there) == 1:
+        return name or next(iter(there))
+    what, fix = (
+        ("holds no study", "vote, or import votes")
+        if not there
+        else ("holds several studies", "name one: --study NAME")
+    )
+    raise StudyError.of("--db", what, fix, f"There: {listed(there)}." if there else "")

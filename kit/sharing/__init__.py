@@ -1,0 +1,1 @@
+"""What others are let in on: voting pages for friends."""

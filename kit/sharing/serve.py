@@ -1,0 +1,117 @@
+"""The voting page as a server: Gradio's, with kit's page in it, on this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kit.humaneval.errors import StoreError
+from kit.sharing.arena import Arena
+from kit.sharing.routes import Desk, add_routes
+
+PORT = 7860
+EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - named to be told apart, not bound to
+
+
+@dataclass(eq=False)
+class Served:
+    """A server that is running.
+
+    Args:
+        arena: What it serves.
+        address: Where it is, without a token.
+        share_address: Where it is for everybody, through Gradio's tunnel; empty unless that was asked for.
+        server: Gradio's server.
+    """
+
+    arena: Arena
+    address: str
+    share_address: str
+    server: Any
+    _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """The link of each rater."""
+        return {rater: self.link(self.arena.tokens.of_rater(rater)) for rater in self.arena.raters}
+
+    @property
+    def owner_link(self) -> str:
+        """The link to the leaderboard."""
+        return self.link(self.arena.tokens.of_owner())
+
+    def link(self, token: str) -> str:
+        """Return a link with a token: behind a #, which browsers send to nobody, so that no log holds it."""
+        return f"{self.share_address or self.address}/#{token}"
+
+    def wait(self) -> None:
+        """Wait until somebody closes it or presses ^C."""
+        self._closed.wait()
+
+    def close(self) -> None:
+        """Stop; what raters hold goes back to the store."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self.server.close()
+            self.arena.close()
+
+
+def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: bool = False) -> Served:
+    """Start serving an arena and return while it runs.
+
+    Gradio's server mode is used rather than Gradio's own components: their page loads megabytes before the first
+    picture, reloads itself when the connection was gone, and keeps names and files under its own routes.
+
+    Args:
+        arena: What to serve.
+        host: Where to listen; only this machine by default.
+        port: At which port. Links hold only as long as it stays the same.
+        share: Whether everybody with a link may come in, through Gradio's tunnel, from anywhere.
+
+    Raises:
+        StoreError: the port is taken, or the tunnel did not open.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told that somebody votes
+    import gradio
+
+    app = gradio.Server(docs_url=None, redoc_url=None, openapi_url=None, title="kit")
+    add_routes(app, Desk(arena))
+    _check_free(host, port)
+    try:
+        _, _, share_address = app.launch(
+            server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
+            max_file_size=1, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, inbrowser=False,
+            inline=False,
+        )  # fmt: skip
+    except (OSError, RuntimeError) as error:
+        raise StoreError.of(
+            f"{host}:{port}", f"cannot be served: {error}", "choose another --host or --port"
+        ) from error
+    shown = _own_address() if host in EVERYWHERE else host
+    name = f"[{shown}]" if ":" in shown else shown
+    return Served(arena, f"http://{name}:{port}", (share_address or "").rstrip("/"), app.blocks)
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        fix = "choose another --port: links hold only as long as it stays the same"
+        raise StoreError.of(f"{host}:{port}", f"cannot be listened at: {error.strerror or error}", fix) from error
+
+
+def _own_address() -> str:
+    """Return this machine's address in its network; nothing is sent to find it out."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("10.255.255.255", 1))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
