@@ -107,6 +107,7 @@ class View {
     // Twice a second: what is due to be sent again, and what to say meanwhile.
     beat() {
         const now = performance.now(), quiet = now - this.asked_ms;
+        this.theme(); // a theme's colours come some time after its name
         if (this.sending || !this.heard) {
             if (quiet > RESEND_MS && !document.hidden) this.ask(this.sending || { kind: "hello", view: this.id });
             if (now - this.since_ms > 1000) this.say(this.sending ? "Saving… the kernel is busy." : "Waiting for the kernel…");
@@ -190,7 +191,7 @@ class View {
         this.shown = token;
         const pictures = [...page.prompt, ...page.answers].filter((part) => part.kind === "picture");
         const zoom = (part) => openZoom(this.root, pictures, pictures.indexOf(part));
-        const cards = page.answers.map((part) => el("section", { class: `kv-card kv-${part.kind}`, "aria-label": part.label }, this.caption(part), this.part(part, zoom)));
+        const cards = page.answers.map((part) => el("section", { class: `kv-card kv-of-${part.kind}`, "aria-label": part.label }, this.caption(part), this.part(part, zoom)));
         const submit = (answer) => this.answer(answer);
         this.asking = DESIGNS[this.form.design](this.form, page, submit, cards);
         this.zoom = () => { const first = page.answers.find((part) => part.kind === "picture") || pictures[0]; if (first) zoom(first); };
@@ -211,10 +212,10 @@ class View {
     }
 
     caption(part) {
-        const [first, rest] = part.label.split(" ");
-        const narrow = { Left: "First", Right: "Second" }[first];
-        const words = narrow && part.kind === "text" ? [el("span", { class: "kv-wide" }, part.label), el("span", { class: "kv-narrow" }, `${narrow} ${rest}`)] : [part.label];
-        return el("h4", {}, ...words);
+        const side = part.label.match(/^(Left|Right) answer$/)?.[1];
+        if (!side) return el("h4", {}, part.label);
+        if (part.kind === "picture") return el("h4", {}, side); // pictures stay side by side, however narrow
+        return el("h4", {}, el("span", { class: "kv-wide" }, side), el("span", { class: "kv-narrow" }, { Left: "First", Right: "Second" }[side]));
     }
 
     part(part, zoom) {
