@@ -89,17 +89,23 @@ class View {
         for (const node of [document.documentElement, document.body]) this.watch.observe(node, { attributes: true });
         this.hear = (message, buffers) => this.got(message, buffers);
         this.model.on("msg:custom", this.hear);
-        this.model.send({ kind: "hello", view: this.id });
+        this.leave = () => this.pass({ kind: "bye", view: this.id });
+        window.addEventListener("pagehide", this.leave);
+        this.pass(this.hello());
         this.tick = setInterval(() => this.beat(), 500);
         this.since_ms = this.asked_ms = performance.now();
     }
+
+    // A page that is loaded anew has another origin of time, and its views replace those of before.
+    hello() { return { kind: "hello", view: this.id, page: performance.timeOrigin }; }
 
     stop() {
         clearInterval(this.tick);
         this.watch.disconnect();
         this.model.off("msg:custom", this.hear);
         this.pages.clear();
-        try { this.model.send({ kind: "bye", view: this.id }); } catch { /* the kernel is gone already */ }
+        window.removeEventListener("pagehide", this.leave);
+        this.leave();
     }
 
     theme() { this.root.dataset.theme = isDark(this.root.parentElement || document.body) ? "dark" : "light"; }
@@ -109,16 +115,20 @@ class View {
         const now = performance.now(), quiet = now - this.asked_ms;
         this.theme(); // a theme's colours come some time after its name
         if (this.sending || !this.heard) {
-            if (quiet > RESEND_MS && !document.hidden) this.ask(this.sending || { kind: "hello", view: this.id });
+            if (quiet > RESEND_MS && !document.hidden) this.ask(this.sending || this.hello());
             if (now - this.since_ms > 1000) this.say(this.sending ? "Saving… the kernel is busy." : "Waiting for the kernel…");
-            if (now - this.since_ms > 15000) this.say("The kernel does not answer. Your answer is kept: run this cell again to go on.", "warn");
+            if (this.gone || now - this.since_ms > 15000) this.say("The kernel does not answer. Your answer is kept: run this cell again to go on.", "warn");
             return;
         }
         const due = { unsaved: RETRY_MS, away: RETRY_MS, waiting: RETRY_MS, asking: BEAT_MS }[this.state?.status];
         if (due && quiet > due && !document.hidden) this.ask({ kind: this.state.status === "unsaved" ? "retry" : "state" });
     }
 
-    ask(message) { this.asked_ms = performance.now(); this.model.send(message); }
+    ask(message) { this.asked_ms = performance.now(); this.pass(message); }
+
+    pass(message) {
+        try { this.model.send(message); } catch { this.gone = true; } // its kernel was restarted: another view takes over
+    }
 
     // Send what has to arrive: it is sent until the kernel names its id, by another kernel after a restart if need be.
     send(message) {

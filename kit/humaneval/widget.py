@@ -49,7 +49,7 @@ class VoteWidget(anywidget.AnyWidget):
         self._name = holder
         self._holder = ""
         self._session: Session | None = None
-        self._views: set[str] = set()
+        self._views: dict[str, str] = {}
         super().__init__()
         self.on_msg(self._heard)
 
@@ -79,7 +79,9 @@ class VoteWidget(anywidget.AnyWidget):
             self._left(str(said.get("view", "")))
             return None
         if kind == "hello":
-            self._views.add(str(said.get("view", "")))
+            page = str(said.get("page", ""))
+            here = {view for view, where in self._views.items() if where == page}  # a closed page says no good-bye
+            self._views = dict.fromkeys((*here, str(said.get("view", ""))), page)
         if kind == "answer":
             return self.session.answer(str(said["token"]), said["answer"], uuid=name, ms=float(said.get("ms", 0)))
         if kind == "undo":
@@ -114,7 +116,7 @@ class VoteWidget(anywidget.AnyWidget):
 
     def _left(self, view: str) -> None:
         """Give back what is held when the last view of this window is gone."""
-        self._views.discard(view)
+        self._views.pop(view, None)
         if not self._views and self._session is not None:
             self._session.release()
             self._held.discard(self._holder)

@@ -131,6 +131,17 @@ def test_a_cell_that_is_run_again_gets_what_the_old_view_held(store, monkeypatch
     assert new.say(kind="hello", view="new")["token"] == shown
 
 
+def test_a_page_that_is_loaded_anew_replaces_its_views(store, monkeypatch):
+    monkeypatch.setattr(module, "_kernel", lambda: "connection-file")
+    study = make_study(6)
+    browser = Browser(vote(study, store, rater="ana"))
+    shown = browser.say(kind="hello", view="closed without a word", page=1.5)["token"]
+    browser.say(kind="hello", view="restored", page=2.5)
+    new = Browser(vote(study, store, rater="ana"))
+    browser.say(kind="bye", view="restored")
+    assert new.say(kind="hello", view="new", page=2.5)["token"] == shown
+
+
 def test_a_view_that_misses_a_page_gets_it(store):
     browser = Browser(vote(make_study(4), store, rater="ana"))
     token = browser.say(kind="hello")["token"]
