@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import uuid
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
+from kit.errors import Fault, raise_faults
+from kit.humaneval.errors import StudyError
 from kit.humaneval.ranking import Floats
+from kit.humaneval.schedule import Task
+from kit.humaneval.store import Store
+from kit.humaneval.study import Study
 from kit.humaneval.table import BOTH_BAD, LEFT, RIGHT, TIE, VoteTable
+from kit.humaneval.votes import Vote
+
+NAME = "simulated"  # what a simulated rater's name begins with
+KNOWN = {"right": 3.0, "wrong": -3.0}  # what gold items' outputs appeal, log-odds
 
 
 def simulated_votes(
@@ -63,3 +74,54 @@ def simulated_votes(
 def rater_tastes(models: int, *, raters: int, rater_sd: float, seed: int) -> Floats:
     """Return the tastes of ``simulated_votes``' raters for each model, log-odds, shape (raters, models)."""
     return np.random.default_rng([seed, 1]).normal(size=(raters, models)) * rater_sd
+
+
+def vote_simulated(
+    study: Study,
+    store: Store,
+    appeal: Mapping[tuple[str, str], float],
+    *,
+    rater_sd: float = 0.0,
+    tie: float = 0.5,
+    left_bias: float = 0.0,
+    seed: int = 0,
+) -> int:
+    """Let a pairwise study's raters, all of them simulated, answer all that they are asked, and return how many votes.
+
+    Every vote goes the way that a person's goes: handed out, answered once, committed. Votes have no seconds, since
+    nobody took any.
+
+    Args:
+        study: A registered study whose raters' names begin with "simulated".
+        store: Its store.
+        appeal: How good each output is, log-odds, by (item, condition).
+        rater_sd: Standard deviation of a rater's own taste for each condition, log-odds.
+        tie: Davidson's tie parameter; 0 for no ties.
+        left_bias: Log-odds that the left side has in advance.
+        seed: Seed.
+
+    Raises:
+        StudyError: a rater whose name does not say that it is simulated; all of them at once. Another design.
+        StoreError: the database did not answer.
+    """
+    fix = f"call it '{NAME} …'"
+    real = [rater for rater in study.raters if not rater.startswith(NAME)]
+    raise_faults([Fault("simulate", f"{rater!r} may be a person", fix) for rater in real], StudyError)
+    if study.design != "pairwise":
+        raise StudyError.of("simulate", f"votes are simulated for the design pairwise, and this is {study.design}")
+    tastes = rater_tastes(len(study.conditions), raters=len(study.raters), rater_sd=rater_sd, seed=seed)
+    generator, count = np.random.default_rng(seed), 0
+
+    def worth(task: Task, side: int, taste: Mapping[str, float]) -> float:
+        name = task.shown[side]
+        return KNOWN[name] if task.kind == "gold" else appeal[task.item, name] + taste[name]
+
+    for rater, own in zip(study.raters, tastes, strict=True):
+        taste = dict(zip(study.conditions, own, strict=True))
+        while task := store.hand_out(study, rater, holder=NAME):
+            won = math.exp((worth(task, 0, taste) - worth(task, 1, taste) + left_bias) / 2)
+            luck = generator.random() * (won + 1 / won + tie)
+            answer = "left" if luck < won else "right" if luck < won + 1 / won else "tie"
+            name = str(uuid.UUID(bytes=generator.bytes(16), version=4))
+            count += store.record(study, Vote.on(study, task, rater=rater, answer=answer, uuid=name, client=NAME))
+    return count
