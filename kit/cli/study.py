@@ -40,19 +40,20 @@ def serve_study(
 
     Links stay the same over a restart, and every acknowledged vote is there after one, however it came about.
     """
+    from kit.cli.study_files import remember
     from kit.cli.study_tables import show_links
     from kit.humaneval.blindness import blindness
     from kit.humaneval.protocol import read_study
     from kit.humaneval.store import Store
     from kit.sharing.arena import Arena, check_invited
+    from kit.sharing.serve import serve
 
     study = read_study(path)
     invited = tuple(dict.fromkeys(name.strip() for name in raters.split(",") if name.strip()))
     check_invited(study, invited)
     store = Store(db or f"sqlite:///{path.with_suffix('.db')}")
     arena = Arena(study, store, invited)
-    from kit.sharing.serve import serve
-
+    remember(store, study, path)
     if not (report := blindness(study)).is_blind:
         print(f"It is not blind in all respects: kit study check {path} says how ({len(report.clues)} clues).")
     served = serve(arena, host=host, port=port, share=share)
@@ -85,6 +86,7 @@ def rank_study(
     as_json: AsJson = False,
 ) -> None:
     """Show who is better and how sure that is: for these raters, for new ones, and what the votes cannot tell."""
+    from kit.cli.study_files import only_study, open_store
     from kit.cli.study_tables import show_overview
     from kit.humaneval.overview import overview
 
@@ -108,10 +110,16 @@ def export_study(
     ] = "",
     study: Name = "",
     protocol: Annotated[
-        Path | None, typer.Option("--protocol", metavar="STUDY.yaml", help="For dpo: where prompts and outputs are.")
+        Path | None,
+        typer.Option(
+            "--protocol",
+            metavar="STUDY.yaml",
+            help="For dpo: where prompts and outputs are. [default: where it was served from]",
+        ),
     ] = None,
 ) -> None:
     """Write a study's votes to a file: kit's own columns, battles as FastChat and Arena have them, or preferences."""
+    from kit.cli.study_files import only_study, open_store
     from kit.errors import did_you_mean, listed
     from kit.humaneval.errors import StudyError
     from kit.humaneval.exchange import export_battles, export_votes
@@ -131,17 +139,10 @@ def export_study(
 
 
 def _export_preferences(store: Store, name: str, path: Path | None, out: Path) -> int:
-    from kit.humaneval.errors import StudyError
+    from kit.cli.study_files import protocol_of
     from kit.humaneval.preferences import preference_rows, write_preferences
-    from kit.humaneval.protocol import read_study
-    from kit.humaneval.study import changes
 
-    if path is None:
-        fix = "give --protocol STUDY.yaml"
-        raise StudyError.of("--format dpo", "the store keeps votes, not the prompts and outputs they are about", fix)
-    study = read_study(path)
-    if differing := changes(store.protocol(name), study.protocol(), where=str(path)):
-        raise StudyError(differing)
+    study = protocol_of(store, name, path)
     rows = preference_rows(study, store.votes(name))
     for fault in rows.faults:
         print(f"left out: {fault}", file=sys.stderr)
@@ -189,6 +190,7 @@ def plan_study(
     import json
     from dataclasses import asdict
 
+    from kit.cli.study_files import only_study, open_store
     from kit.humaneval.planner import plan
 
     if db:
@@ -242,41 +244,3 @@ def check_study(path: StudyFile, *, as_json: AsJson = False) -> None:
         )
     else:
         show_check(study, report)
-
-
-def open_store(url: str) -> Store:
-    """Open a store that is there; looking at votes makes no empty database.
-
-    Raises:
-        StoreError: there is none, or it cannot be opened.
-    """
-    from sqlalchemy.engine import make_url
-
-    from kit.humaneval.errors import StoreError
-    from kit.humaneval.schema import engine_of
-    from kit.humaneval.store import Store
-
-    parsed = make_url(str(engine_of(url).url))
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        raise StoreError.of(f"--db {url}", "no such database", "kit study serve, or kit study import, makes one")
-    return Store(url)
-
-
-def only_study(store: Store, name: str) -> str:
-    """Return the name of the study that is meant.
-
-    Raises:
-        StudyError: there are several, or none.
-    """
-    from kit.errors import listed
-    from kit.humaneval.errors import StudyError
-
-    there = store.studies()
-    if name or len(there) == 1:
-        return name or next(iter(there))
-    what, fix = (
-        ("holds no study", "vote, or import votes")
-        if not there
-        else ("holds several studies", "name one: --study NAME")
-    )
-    raise StudyError.of("--db", what, fix, f"There: {listed(there)}." if there else "")
