@@ -1,0 +1,89 @@
+"""A study with pictures whose files tell everything, and a client that speaks to the voting page."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+import zlib
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from kit.data.picture import Picture
+from kit.humaneval.items import Item, Output
+from kit.humaneval.study import Study
+
+CONDITIONS = ("sunrise-base", "sunrise-tuned")
+
+
+def picture(folder: Path, condition: str, number: int, *, side: int = 64) -> Output:
+    """A picture in a file whose name, format and EXIF say who made it."""
+    luck = np.random.default_rng(zlib.crc32(f"{condition} {number}".encode()))
+    pixels = np.kron(luck.integers(0, 255, (8, 8, 3), np.uint8), np.ones((side // 8, side // 8, 1), np.uint8))
+    path = folder / condition / f"{condition}_{number}.{'jpg' if condition.endswith('tuned') else 'png'}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0131] = condition
+    Image.fromarray(pixels).save(path, exif=exif)
+    return Output(picture=Picture.at(path))
+
+
+def picture_study(folder: Path, n: int = 12, **changed: Any) -> Study:
+    """Pictures of two models; the prompt is a text."""
+    items = tuple(
+        Item(f"item-{i}", {name: picture(folder, name, i) for name in CONDITIONS}, f"A scene, number {i}")
+        for i in range(n)
+    )
+    fields: dict[str, Any] = {"question": "Which fits the words better?", "raters": ("ana", "ben"), "repeats": 0}
+    return Study(**{**fields, "name": "scenes", "conditions": CONDITIONS, "items": items, **changed})
+
+
+@dataclass
+class Client:
+    """Votes as the page does, over one kept connection.
+
+    Args:
+        link: A rater's or the owner's.
+    """
+
+    link: str
+    window: str = field(default_factory=lambda: uuid.uuid4().hex)
+    connection: HTTPConnection | None = None
+
+    def ask(self, path: str, body: bytes | None = None, **values: Any) -> tuple[int, Any]:
+        """Return the status and the JSON of an answer."""
+        address, _, token = self.link.partition("/#")
+        if self.connection is None:
+            self.connection = HTTPConnection(urlsplit(address).netloc, timeout=60)
+        content = json.dumps(values).encode() if body is None else body
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        try:
+            self.connection.request("POST", f"/api/{path}", content, headers)
+            answer = self.connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except BaseException:
+            self.connection.close()
+            self.connection = None
+            raise
+
+    def state(self, *have: str) -> dict[str, Any]:
+        """Return what is to be shown."""
+        status, view = self.ask("state", window=self.window, have=list(have))
+        assert status == 200, view
+        return dict(view)
+
+    def vote(self, page: str, answer: Any = "left", *, name: str = "", have: tuple[str, ...] = ()) -> tuple[int, Any]:
+        """Send an answer."""
+        vote = {"page": page, "answer": answer, "uuid": name or str(uuid.uuid4()), "ms": 1500}
+        return self.ask("answer", window=self.window, have=list(have), **vote)
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Return a picture's width and height."""
+    return Image.open(io.BytesIO(content)).size
