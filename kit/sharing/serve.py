@@ -56,7 +56,7 @@ class Served:
         """Stop; what raters hold goes back to the store."""
         if not self._closed.is_set():
             self._closed.set()
-            self.server.close()
+            self.server.close(verbose=False)
             self.arena.close()
 
 

@@ -15,6 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from voting_study import port, serving
+
+__all__ = ["port", "serving"]
 
 
 @pytest.fixture(scope="session")

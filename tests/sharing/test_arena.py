@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import CONDITIONS, Client, picture_study, size_of
+from voting_study import CONDITIONS, Client, picture_study, size_of
 
 from kit.humaneval.errors import StudyError
 from kit.humaneval.items import Item, Output

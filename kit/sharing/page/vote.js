@@ -141,7 +141,7 @@ class Rating {
     this.fill = make("div", { class: "fill" });
     this.count = make("span", { class: "count" });
     this.time = make("span", { class: "time" });
-    this.undo = make("button", { type: "button", class: "quiet undo", onclick: () => this.takeBack() }, "Undo");
+    this.undo = make("button", { type: "button", class: "quiet undo", disabled: true, onclick: () => this.takeBack() }, "Undo");
     this.stage = make("main", { id: "stage" });
     this.strip = make("p", { class: "strip", role: "status", hidden: true });
     this.buttons = make("nav", { class: "buttons", "aria-label": "Your answer" });

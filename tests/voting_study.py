@@ -1,11 +1,13 @@
-"""A study with pictures whose files tell everything, and a client that speaks to the voting page."""
+"""A study with pictures whose files tell everything, a voting page that serves it, and a client that speaks to it."""
 
 from __future__ import annotations
 
 import io
 import json
+import socket
 import uuid
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -13,11 +15,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from kit.data.picture import Picture
 from kit.humaneval.items import Item, Output
+from kit.humaneval.store import Store
 from kit.humaneval.study import Study
+from kit.sharing.arena import Arena
+from kit.sharing.serve import Served, serve
 
 CONDITIONS = ("sunrise-base", "sunrise-tuned")
 
@@ -87,3 +93,28 @@ class Client:
 def size_of(content: bytes) -> tuple[int, int]:
     """Return a picture's width and height."""
     return Image.open(io.BytesIO(content)).size
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that is free just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def serving(tmp_path: Path, port: int) -> Iterator[Callable[..., Served]]:
+    """Serve a study, by default from an SQLite file; all of it ends with the test."""
+    running: list[tuple[Served, Store]] = []
+
+    def start(study: Study, url: str = "", *, raters: tuple[str, ...] = ()) -> Served:
+        store = Store(url or str(tmp_path / "votes.db"))
+        served = serve(Arena(study, store, raters), port=port)
+        running.append((served, store))
+        return served
+
+    yield start
+    for served, store in running:
+        served.close()
+        store.close()
