@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kit.models.backends import inner_tensors
 from kit.parts.reference import Fingerprint
 
 # open_clip's settings for where weights come from; they change when a bundle moves, the model does not.
@@ -146,8 +147,9 @@ def weights_digest(module: nn.Module) -> str:
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 over named tensors: names, types, shapes and bytes."""
     total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous().cpu()
+    plain = dict(part for name in tensors for part in inner_tensors(name, tensors[name].detach()))
+    for name in sorted(plain):
+        tensor = plain[name].contiguous().cpu()
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from kit.errors import Fault, ModelError, raise_faults
+from kit.models.backends import check_coverage, find_backend, steady
 from kit.models.derived import derived
 from kit.models.hub_folder import AGAIN, model_folder, refused
 from kit.models.quiet import quiet
@@ -19,7 +20,7 @@ _FORMAT = 1  # of the converted part; another number converts again
 _DISK = 560_000_000  # of the converted part
 
 
-def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32, backend: str = "") -> tuple[Any, Any]:
     """Return a causal language model and its tokenizer: on the CPU, frozen, in evaluation mode.
 
     The packaged ``smollm2-135m`` takes 30 s and 1.5 GB the first time (it is converted, see ``language_folder``) and
@@ -27,11 +28,13 @@ def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32
 
     Args:
         source: A language part, ``hf:ORG/NAME[@REVISION]`` or ``local-dir:PATH``; parsed, or as a string.
-        dtype: Of the weights.
+        dtype: Of the weights; with a backend, of those that it leaves alone.
+        backend: A name in ``kit.models.backends.BACKENDS``: how the matrices of its layers are held. A folder that was
+            saved quantised is loaded as it is.
 
     Raises:
         ModelError: no such repository or folder, no causal language model, weights that are missing, do not fit or
-            are no safetensors, no tokenizer.
+            are no safetensors, no tokenizer; a backend that does not work here, or that left matrices out.
         PartError: the part cannot be pulled.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,6 +42,12 @@ def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32
     reference = _parsed(source)
     folder = language_folder(reference)
     _check_kind(reference, folder)
+    chosen = find_backend(backend) if backend else None
+    more: dict[str, Any] = {}
+    if chosen is not None and chosen.settings is not None:
+        more = {"quantization_config": chosen.settings(dtype)}
+    elif chosen is not None:
+        dtype = getattr(torch, chosen.to)
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -47,11 +56,14 @@ def load_language(source: str | Reference, *, dtype: torch.dtype = torch.float32
         try:
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True,
-                output_loading_info=True, ignore_mismatched_sizes=True,
+                output_loading_info=True, ignore_mismatched_sizes=True, **more,
             )  # fmt: skip
         except Exception as error:  # safetensors' and torch's errors have no common base
             raise refused(reference, "its weights cannot be loaded", error) from error
     _check_weights(reference, found)
+    steady(model)
+    if chosen is not None:
+        check_coverage(model, chosen)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # as is usual: what is masked is never read
     return model.eval().requires_grad_(False), tokenizer

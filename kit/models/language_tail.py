@@ -114,7 +114,9 @@ def quick_fits(language: Any, layers: list[Any]) -> bool:
 
 
 def _frozen_linear(linear: Any) -> bool:
-    return type(linear) is nn.Linear and not any(parameter.requires_grad for parameter in linear.parameters())
+    # torchao leaves the layer as it is and exchanges its weight for one of another class.
+    plain = type(linear) is nn.Linear and type(linear.weight) in {nn.Parameter, Tensor}
+    return plain and not any(parameter.requires_grad for parameter in linear.parameters())
 
 
 def _plain_lora(linear: Any) -> bool:

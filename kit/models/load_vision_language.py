@@ -66,6 +66,7 @@ def stitch_language(
     reference: Reference,
     *,
     dtype: torch.dtype | None = None,
+    backend: str = "",
     grid: int = 2,
     entry_layer: int | None = None,
     prompted: bool = False,
@@ -79,6 +80,7 @@ def stitch_language(
     Args:
         reference: A parsed ``stitch:IMAGE+LANGUAGE``.
         dtype: Of the language model's weights; float32 by default.
+        backend: How the matrices of its layers are held, a name in ``kit.models.backends.BACKENDS``.
         grid: A picture becomes grid x grid tokens.
         entry_layer: The first decoder layer that sees the picture, 0 for a prefix of the input embeddings; by
             default the eighth from the top.
@@ -99,7 +101,7 @@ def stitch_language(
     faults = _faults(grid, entry_layer, prompted, template) + projector_faults(projector, hidden)
     raise_faults(faults, ModelError)
     image, text = reference.sides
-    language, tokenizer = load_language(text, dtype=dtype or torch.float32)
+    language, tokenizer = load_language(text, dtype=dtype or torch.float32, backend=backend)
     layers = len(trunk(language).layers)
     entry = max(0, layers - ADAPTED) if entry_layer is None else entry_layer
     if not 0 <= entry < layers:
@@ -114,8 +116,9 @@ def stitch_language(
         "vision_width": tower.width, "width": trunk(language).config.hidden_size, "tokens": tower.tokens,
         "kind": projector, "hidden": hidden, "norm": _norm(language, tokenizer, 0 if prompted else entry), "seed": seed,
     }  # fmt: skip
+    plain = {name: value for name, value in language.config.to_dict().items() if name != "quantization_config"}
     config = StitchedConfig(
-        language=language.config.to_dict(), vision=tower.settings, projector=settings, prompted=prompted,
+        language=plain, vision=tower.settings, projector=settings, prompted=prompted,
         entry_layer=0 if prompted else entry, image_token_id=processor.image_token_id,
     )  # fmt: skip
     model = StitchedModel(config, tower, language).eval()  # type: ignore[no-untyped-call]
