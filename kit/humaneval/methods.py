@@ -32,7 +32,7 @@ def methods(study: Study, table: VoteTable) -> str:
         f"{ASKED[study.design]}; raters saw no names, and {order}",
         f"{checks}, and {study.gold_share:.0%} had a known answer",
         f"Counted were {first} votes; {apart} and {table.skipped} skips were kept apart",
-        f"The stopping rule was {stop}, with practical equivalence within {rope} and at most {study.stop.max_votes} items",
+        f"The stopping rule was {stop}, practical equivalence being within {rope}",
         f"Strengths are Davidson's, with {spans}",
         f"The protocol was fixed before the first vote; its SHA-256 is {study.digest}",
     ]
