@@ -82,6 +82,7 @@ def save_bundle(
     parameters: Mapping[str, Any] | None = None,
     measurements: Mapping[str, Measurement] | None = None,
     parents: Mapping[str, str] | None = None,
+    whole: bool = False,
 ) -> Bundle:
     """Write a bundle; the folder appears whole or not at all.
 
@@ -95,6 +96,7 @@ def save_bundle(
         parameters: What training was asked to do, as JSON values.
         measurements: What it reached, for the card.
         parents: Digests of the bundles that it came from, by name.
+        whole: Of a vision-language model, save the language tower too: it is no longer the base's.
 
     Raises:
         BundleError: the place is taken by something that is no bundle, or cannot be written; parameters that are
@@ -124,7 +126,7 @@ def save_bundle(
     except OSError as error:
         raise BundleError.of(str(target), f"cannot be written: {error.strerror}", "choose another folder") from error
     try:
-        _write_model(work, model)
+        _write_model(work, model, whole)
         (work / "README.md").write_text(card(manifest, *_opening(work, manifest, model)), encoding="utf-8")
         manifest = write(work, manifest)
         work.chmod(0o755)  # mkdtemp makes folders that only their owner reads
@@ -173,9 +175,9 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
     raise_faults(faults, BundleError)
 
 
-def _write_model(folder: Path, model: ClipEncoder | VisionLanguage) -> None:
+def _write_model(folder: Path, model: ClipEncoder | VisionLanguage, whole: bool) -> None:
     if isinstance(model, VisionLanguage):
-        write_vision_language(folder, model)
+        write_vision_language(folder, model, whole=whole)
     elif isinstance(model, AdaptedEncoder):
         _write_clip(folder, model.merged())
         write_adapter(folder / FOLDER, model)

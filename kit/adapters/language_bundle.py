@@ -5,7 +5,6 @@ The bases are not copied. A bundle opens on the very bases that it was trained o
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,37 +12,46 @@ from typing import Any
 
 import torch
 
+from kit.adapters.base_sources import sources_now
 from kit.adapters.base_weights import NORMS, adapter_faults, peft_models, prompted, weights
 from kit.adapters.llama_adapter import FILE as PROMPTS
 from kit.adapters.llama_adapter import add_llama_adapter
-from kit.errors import BundleError, Fault, KitError, did_you_mean, listed, raise_faults
+from kit.adapters.whole_language import LANGUAGE, backend_faults, whole_faults, write_language
+from kit.errors import BundleError, Fault, did_you_mean, listed, raise_faults
 from kit.manifest import Base, Manifest
+from kit.models.backends import backend_of
 from kit.models.halves import trunk
 from kit.models.hub_vision_language import DTYPES, load_hub
 from kit.models.language import load_language
 from kit.models.load import best_device, heritage
 from kit.models.vision_language import VisionLanguage
-from kit.parts.reference import Fingerprint, Reference, fingerprint, parse
+from kit.parts.reference import Fingerprint, Reference, parse
 
 FILE = "vision_language.json"
 PROJECTOR = "projector.safetensors"
 ADAPTER = "adapter"
-LAYOUT = 1
+LAYOUT = 2  # what needs nothing new is written as 1, which older kits read
 _AGAIN = "copy the folder again, or make the bundle again"
 
 
-def write_vision_language(folder: Path, model: VisionLanguage) -> None:
+def write_vision_language(folder: Path, model: VisionLanguage, *, whole: bool = False) -> None:
     """Write what was trained of a model, and how it is put together again, into an empty folder.
+
+    Args:
+        folder: The folder.
+        model: The model.
+        whole: Write the language tower too, for a model in which it is no longer the base's (merged, quantised).
 
     Raises:
         BundleError: trained weights that the bundle would not hold, an adapter that is merged, or several in one
             place; all at once.
     """
-    raise_faults(adapter_faults(model), BundleError)
+    raise_faults(adapter_faults(model) + (whole_faults(model) if whole else []), BundleError)
     inner = _bare(model)
     stitched = hasattr(inner, "project")
+    backend = backend_of(model.language)
     said: dict[str, Any] = {
-        "layout": LAYOUT,
+        "layout": LAYOUT if whole or backend else 1,
         "stitched": stitched,
         "dtype": str(next(model.language.parameters()).dtype).removeprefix("torch."),
         "adapters": {},
@@ -57,6 +65,10 @@ def write_vision_language(folder: Path, model: VisionLanguage) -> None:
         _write_adapter(folder / name, adapter, built_on(model.bases)[1 if stitched else 0])
     if prompted(model):
         said["prompts"] = _write_prompts(folder / PROMPTS, model)
+    if whole or backend:
+        said |= {"backend": backend, "whole": whole}
+    if whole:
+        write_language(folder / LANGUAGE, model)
     if stitched:
         inner.generation_config.save_pretrained(folder)
     inner.config.save_pretrained(folder)
@@ -73,6 +85,7 @@ def open_vision_language(
     *,
     device: str | None = None,
     dtype: str = "",
+    backend: str | None = None,
     bases: Mapping[str, str] | None = None,
     **options: Any,
 ) -> VisionLanguage:
@@ -83,6 +96,8 @@ def open_vision_language(
         manifest: What it says about itself.
         device: Where to put it; the best device there is by default.
         dtype: Of the bases' weights; as it was saved by default.
+        backend: How the language tower's matrices are held ("float32", "bitsandbytes-nf4", …, see
+            ``kit.models.backends``); as it was saved by default.
         bases: Where bases are now, by the sources that the bundle names: ``{"local-dir:/old": "local-dir:/new"}``.
         options: For a model of the Hub: ``trust_remote_code``.
 
@@ -95,10 +110,16 @@ def open_vision_language(
     if dtype and dtype not in DTYPES:
         what = f"{dtype!r} is unknown.{did_you_mean(dtype, DTYPES)}"
         raise BundleError.of("dtype", what, allowed=f"Allowed: {listed(DTYPES)}.")
-    references = _references(manifest.bases[: 2 if said["stitched"] else 1], bases or {})
+    raise_faults(backend_faults(folder, said, backend), BundleError)
+    held = said.get("backend", "") if backend is None else backend
+    whole = said.get("whole", False)
+    references = sources_now(manifest.bases[: 2 if said["stitched"] and not whole else 1], bases or {})
+    if whole:
+        references.append(parse(f"local-dir:{folder / LANGUAGE}", kind="model"))
     build = _stitched if said["stitched"] else _from_the_hub
+    options |= {"backend": "" if whole and held == said["backend"] else held} if held else {}
     model = build(folder, references, DTYPES[dtype or said["dtype"]], options)
-    if said["weights"] and dtype in {"", said["dtype"]}:
+    if said["weights"] and dtype in {"", said["dtype"]} and held == said.get("backend", ""):
         _compare(folder, said["weights"], weights(model, skipped=said["weights"]["skipped"]))
     try:
         _put_on(folder, model, said)
@@ -188,34 +209,6 @@ def _write_tensors(target: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     save_file(plain, target, metadata={"format": "pt"})
 
 
-def _references(wanted: Sequence[Base], moved: Mapping[str, str]) -> list[Reference]:
-    """Return where the bases are now, each being what it was."""
-    known = [base.source for base in wanted]
-    faults = [
-        Fault(
-            "bases", f"{source!r} is no base of the bundle.{did_you_mean(source, known)}", "", f"Its: {listed(known)}."
-        )
-        for source in moved
-        if source not in known
-    ]
-    found: list[Reference] = []
-    for base in wanted:
-        try:
-            reference = parse(moved.get(base.source, base.source), kind="model").absolute()
-            if reference.scheme == "hf":
-                reference = dataclasses.replace(reference, revision=base.digest)
-            digest = fingerprint(reference).digest
-        except KitError as error:
-            faults += [dataclasses.replace(fault, where=f"base {base.source}: {fault.where}") for fault in error.faults]
-            continue
-        if digest != base.digest:
-            what = f"is not what the bundle was trained on: content {digest[:12]}…, the bundle's {base.digest[:12]}…"
-            faults.append(Fault(f"base {base.source}", what, "get it as it was, and say where it is with bases="))
-        found.append(reference)
-    raise_faults(faults, BundleError)
-    return found
-
-
 def _stitched(
     folder: Path, references: Sequence[Reference], dtype: torch.dtype, options: Mapping[str, Any]
 ) -> VisionLanguage:
@@ -225,11 +218,12 @@ def _stitched(
     from kit.models.stitched_processor import StitchedProcessor
     from kit.models.vision_tower import VisionTower, load_vision_tower
 
-    if options:
-        raise BundleError.of(str(folder), f"a stitched model takes no {listed(options)}", "leave it out")
+    backend = str(options.get("backend", ""))
+    if wrong := options.keys() - {"backend"}:
+        raise BundleError.of(str(folder), f"a stitched model takes no {listed(wrong)}", "leave it out")
     image, text = references
     config = StitchedConfig.from_pretrained(folder, local_files_only=True)
-    language, _ = load_language(text, dtype=dtype)
+    language, _ = load_language(text, dtype=dtype, backend=backend)
     tower = load_vision_tower(image, grid=config.vision["grid"])
     same = ("width", "grid")
     if any(tower.settings[name] != config.vision[name] for name in same) or (

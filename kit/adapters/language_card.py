@@ -26,6 +26,13 @@ _FOLDER = """FOLDER is the packaged model as float32 safetensors. kit writes it 
 ```
 python -c "from kit.models.language import language_folder; print(language_folder('smollm2-135m'))"
 ```"""
+_WHOLE = """The language tower is here whole ({held}), and transformers alone opens it:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("PATH/language").eval()
+tokenizer = AutoTokenizer.from_pretrained("PATH/language")
+```"""
 _HUB = """```python
 # With PEFT alone, on the plain model:
 from peft import PeftModel
@@ -53,6 +60,10 @@ def _stitched(folder: Path, manifest: Manifest, said: dict[str, object]) -> list
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     base = manifest.bases[1]
     paragraphs = []
+    if said.get("whole"):
+        paragraphs.append(_WHOLE.format(held=said["backend"] or said["dtype"]))
+    elif said.get("backend"):
+        paragraphs.append(f"It was trained on the base as {said['backend']} holds it, and kit opens it so.")
     if ADAPTER in said["adapters"]:  # type: ignore[operator]
         paragraphs.append(_PEFT.format(base=f"({base.source})", adapter=ADAPTER, **_where(base)))
         if base.source == "smollm2-135m":

@@ -78,4 +78,13 @@ class PromptedAttention(nn.Module):
         k, v = (proj(prompts).view(batch, prompts.shape[1], -1, split[2]) for proj in (frozen.k_proj, frozen.v_proj))
         extra = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), enable_gqa=True)
         extra = extra * self.opening()[:, None, None].to(extra.dtype)
-        return out + F.linear(extra.transpose(1, 2).flatten(2), frozen.o_proj.weight), *others
+        return out + _times(frozen.o_proj, extra.transpose(1, 2).flatten(2)), *others
+
+
+def _times(layer: Any, values: Tensor) -> Tensor:
+    """Return values times a frozen layer's matrix, without its bias, which is added elsewhere already."""
+    base = getattr(layer, "base_layer", layer)
+    if type(base.weight) in {nn.Parameter, Tensor}:
+        return F.linear(values, base.weight)
+    out: Tensor = base(values)  # a quantised layer alone knows what its weights mean
+    return out if base.bias is None else out - base.bias

@@ -236,7 +236,7 @@ OTHER = {"vision": "0" * 64, "language": "0" * 64, "skipped": []}
     ("change", "said"),
     [
         (_layout(weights=OTHER), r"(?s)the vision tower's weights differ.*the language tower's weights differ"),
-        (_layout(layout=2), r"(?s)is from a newer kit.*Fix: pip install -U"),
+        (_layout(layout=3), r"(?s)is from a newer kit.*Fix: pip install -U"),
         (_layout(layout=None), "cannot be read"),
         (lambda folder: (folder / "vision_language.json").unlink(), "cannot be read"),
         (_narrow("projector.safetensors"), "does not fit the model"),
