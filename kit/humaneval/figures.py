@@ -43,7 +43,7 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
         _bar(axes, row, one.spans.these_raters, color=BLUE, linewidth=4.0, label="these raters")
         axes.plot(one.strength, row, "o", color="black", markersize=5)
     axes.set_yticks(range(len(ranked)), [f"{one.place}. {one.model}" for one in ranked])
-    axes.invert_yaxis()
+    axes.set_ylim(len(ranked) - 0.5, -0.5)
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=0)
     rest = [one.model for one in board.standings if not np.isfinite(one.strength)]
     below = f"\nwithout a finite strength: {', '.join(rest)}" if rest else ""
@@ -152,7 +152,7 @@ def rater_figure(reports: Sequence[RaterReport]) -> Figure:
             axis.set_xlim(left=0)
         axis.set_title(title, fontsize=9)
     axes[0].set_yticks(range(len(reports)), [f"{one.rater} ({one.votes})" for one in reports])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(reports) - 0.5, -0.5)
     figure.suptitle("Rater by rater (votes)", fontsize=11)
     return figure
 

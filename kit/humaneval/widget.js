@@ -67,7 +67,7 @@ class Pages {
 
 class View {
     constructor(model, root) {
-        Object.assign(this, { model, root, id: crypto.randomUUID(), pages: new Pages(), heard: false, shown: "", pressed_ms: 0 });
+        Object.assign(this, { model, root, id: uuid4(), pages: new Pages(), heard: false, shown: "", pressed_ms: 0 });
         this.bar = el("div", { class: "kv-bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0 }, el("i"));
         this.count = el("span", { class: "kv-count" });
         this.decision = el("span", { class: "kv-decision" });
@@ -132,7 +132,7 @@ class View {
 
     // Send what has to arrive: it is sent until the kernel names its id, by another kernel after a restart if need be.
     send(message) {
-        this.sending = { uuid: crypto.randomUUID(), ...message };
+        this.sending = { uuid: uuid4(), ...message };
         this.since_ms = performance.now();
         stash(this.sitting, this.sending);
         this.root.setAttribute("aria-busy", "true");

@@ -18,6 +18,15 @@ function el(name, attributes = {}, ...children) {
 
 const kbd = (...keys) => el("span", { class: "kv-keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key)));
 
+// crypto.randomUUID is there on https and localhost only, and notebooks are served by plain http too.
+function uuid4() {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
 // A picture in full, over everything; the arrow keys go from one to the next at the same place and size.
 function openZoom(root, parts, start) {
     let at = start, scale = 1, x = 0, y = 0, from = null;
