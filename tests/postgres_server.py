@@ -32,8 +32,8 @@ class Postgres:
     def who(self) -> dict[str, str]:
         return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
 
-    def start(self) -> None:
-        options = ["-c", "listen_addresses=", "-c", "fsync=off"]
+    def start(self, *, fsync: bool = False) -> None:
+        options = ["-c", "listen_addresses=", "-c", f"fsync={'on' if fsync else 'off'}"]
         command = ["-D", str(self.folder / "data"), "-k", str(self.folder), *options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

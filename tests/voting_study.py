@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
+import subprocess
+import sys
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -88,6 +91,43 @@ class Client:
         """Send an answer."""
         vote = {"page": page, "answer": answer, "uuid": name or str(uuid.uuid4()), "ms": 1500}
         return self.ask("answer", window=self.window, have=list(have), **vote)
+
+
+@dataclass
+class Command:
+    """``kit study serve`` in a process of its own.
+
+    Args:
+        study: The study's YAML.
+        words: What else is typed.
+    """
+
+    study: Path
+    words: tuple[str, ...]
+    process: subprocess.Popen[str] | None = None
+
+    def start(self) -> dict[str, str]:
+        """Start it and return the links that it prints, by whose they are."""
+        typed = ["study", "serve", self.study.name, *self.words]
+        command = [sys.executable, "-c", "from kit.cli import main; main()", *typed]
+        self.process = subprocess.Popen(
+            command, cwd=self.study.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        links, lines = dict[str, str](), []
+        for line in self.process.stdout or ():
+            lines.append(line)
+            if found := re.match(r"(\S.*?)\s+(http://\S+)$", line.rstrip()):
+                links[found.group(1)] = found.group(2)
+            if line.startswith("^C"):
+                return links
+        raise AssertionError("".join(lines))
+
+    def kill(self) -> None:
+        """Kill it with -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate(timeout=20)
+            self.process = None
 
 
 def size_of(content: bytes) -> tuple[int, int]:

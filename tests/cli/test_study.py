@@ -8,14 +8,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from voting_study import Client, Command
 
 from kit.humaneval.protocol import read_study
 from kit.humaneval.store import Store
@@ -202,78 +200,32 @@ def test_several_studies_have_to_be_told_apart(kit: Call, voted: Path, tmp_path:
     assert "There: captions, other." in done.stderr
 
 
-@pytest.fixture
-def serving(study: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[dict[str, str], subprocess.Popen[str]]]]:
-    """Start ``kit study serve`` and return its links by name, and the process."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*words: object) -> tuple[dict[str, str], subprocess.Popen[str]]:
-        command = [
-            sys.executable,
-            "-c",
-            "from kit.cli import main; main()",
-            "study",
-            "serve",
-            study.name,
-            *map(str, words),
-        ]
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        running.append(process)
-        links, lines = dict[str, str](), []
-        for line in process.stdout:  # type: ignore[union-attr]
-            lines.append(line)
-            if found := re.match(r"(\S.*?)\s+(http://\S+)$", line.rstrip()):
-                links[found.group(1)] = found.group(2)
-            if line.startswith("^C"):
-                return links, process
-        raise AssertionError("".join(lines))
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait(20)
-
-
-def ask(link: str, path: str, **body: object) -> tuple[int, dict[str, object]]:
-    address, token = link.split("/#")
-    request = urllib.request.Request(
-        f"{address}/api/{path}", json.dumps(body).encode(), {"authorization": f"Bearer {token}"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
-
-
-def test_serve_prints_links_that_outlive_a_kill(kit: Call, serving: Callable[..., object], tmp_path: Path) -> None:
+def test_serve_prints_links_that_outlive_a_kill(kit: Call, study: Path, tmp_path: Path) -> None:
     port = free_port()
-    links, process = serving("--raters", "ana", "--port", port)
-    assert set(links) == {"ana", "you: leaderboard"}
-    assert len(links["ana"].split("#")[1]) == 26
-    secret = tmp_path / "captions.db.secret"
-    assert secret.stat().st_mode & 0o777 == 0o600
-    window = "window-1"
-    status, view = ask(links["ana"], "state", window=window)
-    assert status == 200
-    vote = {"page": view["queue"][0], "uuid": str(uuid.uuid4()), "answer": "left", "window": window}
-    assert ask(links["ana"], "answer", **vote)[0] == 200
-    assert ask(links["ana"].replace("#", "#x"), "state", window=window)[0] == 401
-    busy = kit("study", "serve", "captions.yaml", "--port", port)
-    assert busy.returncode == 2
-    assert "cannot be listened at" in busy.stderr
-    process.send_signal(signal.SIGKILL)
-    process.wait(20)
-    again, process = serving("--raters", "ana", "--port", port)
-    assert again == links
-    status, view = ask(links["ana"], "answer", **vote)  # sent again after the restart
-    assert status == 200
-    assert view["done"] == 1
-    assert not view["refused"]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    command = Command(study, ("--raters", "ana", "--port", str(port)))
+    try:
+        links = command.start()
+        assert set(links) == {"ana", "you: leaderboard"}
+        assert len(links["ana"].split("#")[1]) == 26
+        assert (tmp_path / "captions.db.secret").stat().st_mode & 0o777 == 0o600
+        client, name = Client(links["ana"]), str(uuid.uuid4())
+        page = client.state()["queue"][0]
+        assert client.vote(page, name=name)[0] == 200
+        assert Client(links["ana"].replace("#", "#x")).ask("form")[0] == 401
+        busy = kit("study", "serve", "captions.yaml", "--port", port)
+        assert busy.returncode == 2
+        assert "cannot be listened at" in busy.stderr
+        command.kill()
+        assert command.start() == links
+        client.connection = None
+        status, view = client.vote(page, name=name)  # sent again after the restart
+        assert (status, view["done"], view["refused"]) == (200, 1, False)
+        command.process.send_signal(signal.SIGTERM)
+        assert command.process.wait(30) == 0
+    finally:
+        command.kill()
     with Store(str(tmp_path / "captions.db")) as store:
-        assert [one.uuid for one in store.votes("captions", rater="ana")] == [vote["uuid"]]
+        assert [one.uuid for one in store.votes("captions", rater="ana")] == [name]
 
 
 def test_an_open_secret_is_refused(kit: Call, voted: Path, tmp_path: Path) -> None:
