@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kit.cli import copying, doctor, lab, listing, parts, report, run, study
+from kit.cli import copying, doctor, lab, listing, parts, quantize, report, run, study
 from kit.errors import KitError
 
 
@@ -59,5 +59,6 @@ app.command("report")(report.report)
 app.command("copy")(copying.copy)
 app.command("lab")(lab.lab)
 app.command("doctor")(doctor.doctor)
+app.command("quantize")(quantize.quantize)
 app.add_typer(parts.app, name="parts")
 app.add_typer(study.app, name="study")

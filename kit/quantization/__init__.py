@@ -1,0 +1,1 @@
+"""Smaller copies of a bundle's model, and proof that they are still the same model."""
