@@ -12,7 +12,7 @@ from kit.data.picture import Picture
 from kit.humaneval.blindness import blindness
 from kit.humaneval.items import Item, Output
 
-WORDS = ["a", "small", "grey", "cat", "sits", "on", "the", "old", "wall", "under", "tree", "looks", "at", "birds", "that"]
+WORDS = [
     "a",
     "small",
     "grey",
@@ -20,19 +20,14 @@ WORDS = ["a", "small", "grey", "cat", "sits", "on", "the", "old", "wall", "under
     "sits",
     "on",
     "the",
-    "old",
     "wall",
     "under",
-    "a",
     "tree",
-    "and",
     "looks",
     "at",
     "birds",
     "that",
     "sing",
-    "all",
-    "day",
 ]
 
 
