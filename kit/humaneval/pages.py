@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kit.humaneval.media import Media, output_media, prompt_media
 from kit.humaneval.schedule import Task
@@ -56,6 +57,13 @@ class Page:
         """
         item = study.by_id[task.item]
         return cls(token, prompt_media(item), output_media([item.outputs[name] for name in task.shown]))
+
+
+class PageMaker(Protocol):
+    """What makes a task's page: ``Page.of``, or something that keeps what was drawn."""
+
+    def __call__(self, study: Study, task: Task, *, token: str) -> Page:
+        """Return the page."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from kit.errors import did_you_mean, raise_faults
 from kit.humaneval.errors import StoreError, StudyError
 from kit.humaneval.live import LiveDecision
-from kit.humaneval.pages import Form, Page, State, token_of
+from kit.humaneval.pages import Form, Page, PageMaker, State, token_of
 from kit.humaneval.raters import SLOWEST_MS
 from kit.humaneval.schedule import Task, tasks_of
 from kit.humaneval.store import LEASE_S, Store
@@ -61,6 +61,7 @@ class Session:
         client: What the rows say where they come from: "widget", "page".
         live: Says who is ahead; may be shared by all sessions of a study. None to say nothing.
         lease_s: Seconds until what this window holds may go to another one; calls of ``state`` renew them.
+        page_of: Makes a task's page; who serves many raters hands in one that keeps what was drawn.
 
     Raises:
         StudyError: no such rater.
@@ -73,6 +74,7 @@ class Session:
     client: str = "widget"
     live: LiveDecision | None = None
     lease_s: float = LEASE_S
+    page_of: PageMaker = Page.of
     _tasks: tuple[Task, ...] = field(default=(), init=False, repr=False)
     _tokens: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
     _open: deque[_Open] = field(default_factory=deque, init=False, repr=False)
@@ -284,7 +286,7 @@ class Session:
             return None
         token = self._token(task)
         self._tokens[token] = task
-        return _Open(task, Page.of(self.study, task, token=token), now_s)
+        return _Open(task, self.page_of(self.study, task, token=token), now_s)
 
     def _state(self, status: str, message: str = "") -> State:
         done, left = self._progress

@@ -17,6 +17,7 @@ from kit.humaneval.schedule import Task, tasks_of
 from kit.humaneval.session import ELSEWHERE, Session
 from kit.humaneval.store import Store
 from kit.humaneval.study import Study
+from kit.sharing.drawn import Drawn
 from kit.sharing.tokens import Tokens, tokens_of
 
 WINDOWS = 6  # open windows of one rater; one more, and the longest unused is forgotten (its leases run out)
@@ -60,6 +61,8 @@ class Arena:
     _schedules: dict[str, tuple[Task, ...]] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _board: _Board = field(init=False, repr=False)
+    _drawn: Drawn = field(default_factory=Drawn, init=False, repr=False)
+    _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.raters = self.raters or self.study.raters
@@ -104,8 +107,14 @@ class Arena:
         """Return what the owner sees: all that the votes say, and how far each rater is."""
         return self._board.read()
 
+    def warm(self) -> None:
+        """Draw pages ahead, in a thread of its own, so that the first friends do not wait for it."""
+        tasks = tasks_of(self.study, self.raters[0])
+        threading.Thread(target=self._drawn.warm, args=(self.study, tasks, self._closed), daemon=True).start()
+
     def close(self) -> None:
         """Give back what all windows hold."""
+        self._closed.set()
         with self._lock:
             windows = [session for of_rater in self._sessions.values() for session in of_rater.values()]
             self._sessions.clear()
@@ -123,7 +132,9 @@ class Arena:
             if window not in windows:
                 holder = self.tokens.holder(rater, window)
                 # Without the live decision, which may sway whoever reads it: how things stand is for the owner.
-                windows[window] = Session(self.study, self.store, rater, holder, client="page")
+                windows[window] = Session(
+                    self.study, self.store, rater, holder, client="page", page_of=self._drawn.page
+                )  # fmt: skip
                 while len(windows) > WINDOWS:
                     windows.popitem(last=False)
             windows.move_to_end(window)

@@ -78,6 +78,7 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told that somebody votes
     import gradio
 
+    arena.warm()
     app = gradio.Server(docs_url=None, redoc_url=None, openapi_url=None, title="kit")
     add_routes(app, Desk(arena))
     _check_free(host, port)
