@@ -34,7 +34,10 @@ CONDITIONS = ("sunrise-base", "sunrise-tuned")
 def picture(folder: Path, condition: str, number: int, *, side: int = 64) -> Output:
     """A picture in a file whose name, format and EXIF say who made it."""
     luck = np.random.default_rng(zlib.crc32(f"{condition} {number}".encode()))
-    pixels = np.kron(luck.integers(0, 255, (8, 8, 3), np.uint8), np.ones((side // 8, side // 8, 1), np.uint8))
+    small = min(side, 8 if side <= 64 else side)  # a large one is noise: nothing about it compresses
+    pixels = np.kron(
+        luck.integers(0, 255, (small, small, 3), np.uint8), np.ones((side // small, side // small, 1), np.uint8)
+    )
     path = folder / condition / f"{condition}_{number}.{'jpg' if condition.endswith('tuned') else 'png'}"
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
@@ -43,10 +46,10 @@ def picture(folder: Path, condition: str, number: int, *, side: int = 64) -> Out
     return Output(picture=Picture.at(path))
 
 
-def picture_study(folder: Path, n: int = 12, **changed: Any) -> Study:
+def picture_study(folder: Path, n: int = 12, *, side: int = 64, **changed: Any) -> Study:
     """Pictures of two models; the prompt is a text."""
     items = tuple(
-        Item(f"item-{i}", {name: picture(folder, name, i) for name in CONDITIONS}, f"A scene, number {i}")
+        Item(f"item-{i}", {name: picture(folder, name, i, side=side) for name in CONDITIONS}, f"A scene, number {i}")
         for i in range(n)
     )
     fields: dict[str, Any] = {"question": "Which fits the words better?", "raters": ("ana", "ben"), "repeats": 0}

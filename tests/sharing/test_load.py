@@ -94,7 +94,7 @@ class Friend:
 
 def serve_command(folder: Path, url: str, port: int, *, raters: int, items: int) -> Command:
     names = tuple(f"rater-{number:02d}" for number in range(raters))
-    path = write_study(picture_study(folder / "made", items, raters=names, repeats=0.1), folder)
+    path = write_study(picture_study(folder / "made", items, side=256, raters=names, repeats=0.1), folder)
     return Command(path, ("--db", url, "--port", str(port)))
 
 
