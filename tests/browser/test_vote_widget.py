@@ -55,8 +55,10 @@ def open_study(lab: tuple[str, Path], browser: Any) -> Iterator[Callable[..., An
     address, folder = lab
     pages = []
 
-    def opened(name: str, *, n: int = 12, widgets: int = 1, pictures: bool = False, width: int = 1200) -> Any:
-        _write(folder, name, n=n, pictures=pictures)
+    def opened(
+        name: str, *, n: int = 12, widgets: int = 1, pictures: bool = False, width: int = 1200, **more: Any
+    ) -> Any:
+        _write(folder, name, n=n, pictures=pictures, **more)
         cell = f"vote(study, 'sqlite:///{name}.db', rater='ana')"
         _notebook(folder / f"{name}.ipynb", [STARTS.format(name=name), *[cell] * widgets])
         page = browser.new_page(viewport={"width": width, "height": 950})
@@ -89,7 +91,7 @@ def _listen(socket: Any, heard: list[bytes]) -> None:
         socket.on("framereceived", lambda one: heard.append(one if isinstance(one, bytes) else one.encode()))
 
 
-def _write(folder: Path, name: str, *, n: int, pictures: bool) -> None:
+def _write(folder: Path, name: str, *, n: int, pictures: bool, **more: Any) -> None:
     items = []
     for number in range(n):
         outputs: dict[str, Any] = {which: f"answer {number} {place}" for place, which in enumerate(NAMES)}
@@ -105,7 +107,7 @@ def _write(folder: Path, name: str, *, n: int, pictures: bool) -> None:
         "items": items,
         "repeats": 0,
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**values, **more}))
 
 
 def _notebook(path: Path, cells: list[str]) -> None:
@@ -255,6 +257,32 @@ def test_a_database_that_goes_away_keeps_the_vote_and_says_so(
     file.close()
     page.wait_for_function("() => document.querySelector('.kv-count').textContent.startsWith('1 of 4')", timeout=10_000)
     assert [vote.answer for vote in _votes(folder, "away")] == ["right"]
+
+
+def test_points_by_a_rubric_by_keys_and_by_mouse(open_study: Callable[..., Any], lab: tuple[str, Path]) -> None:
+    page, folder = open_study("rubric", n=2, design="likert", rubric={"clear": ["no", "so", "yes"], "true": 2}), lab[1]
+    page.locator(".kit-vote").focus()
+    for key in ("3", "Enter", "9", "1"):  # Enter is too early, and there is no ninth point
+        page.keyboard.press(key)
+    assert page.locator(".kv-count").text_content() == "0 of 4"
+    _does(page, lambda: page.keyboard.press("Enter"))
+    page.get_by_role("radio", name="so").check()
+    page.locator("fieldset").nth(1).get_by_role("radio", name="2").check()
+    _does(page, lambda: page.get_by_role("button", name="Send").click())
+    said = [json.loads(vote.answer) for vote in _votes(folder, "rubric")]
+    assert said == [{"clear": 3, "true": 1}, {"clear": 2, "true": 2}]
+
+
+def test_a_ranking_by_keys_and_by_mouse(open_study: Callable[..., Any], lab: tuple[str, Path]) -> None:
+    page, folder = open_study("ranking", n=3, design="best_of"), lab[1]
+    page.locator(".kit-vote").focus()
+    for key in ("1", "Backspace", "2"):
+        page.keyboard.press(key)
+    _does(page, lambda: page.keyboard.press("Enter"))
+    page.get_by_role("button", name="Choose as best").first.click()
+    _does(page, lambda: page.get_by_role("button", name="Send").click())
+    _does(page, lambda: page.keyboard.press("s"))
+    assert [vote.answer for vote in _votes(folder, "ranking")] == ["[1, 0]", "[0, 1]", "skip"]
 
 
 def test_it_is_usable_at_375_pixels(open_study: Callable[..., Any], lab: tuple[str, Path]) -> None:
