@@ -58,7 +58,8 @@ def serve_study(
         print(f"It is not blind in all respects: kit study check {path} says how ({len(report.clues)} clues).")
     served = serve(arena, host=host, port=port, share=share)
     show_links(served)
-    _wait(served)
+    with store:
+        _wait(served)
 
 
 def _wait(served: Served) -> None:
