@@ -232,6 +232,7 @@ class Rating {
     this.strip.textContent = text ? `${text.replace(/\.$/, "")}.${kept}` : "";
     this.strip.hidden = !text;
     this.strip.classList.toggle("bad", Boolean(text));
+    this.arrange();
     if (!this.shown && this.root.dataset.state !== "finished") this.showNothing();
   }
 
