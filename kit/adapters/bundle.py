@@ -64,6 +64,9 @@ class Bundle:
         """
         if self.manifest.kind == "vision-language":
             return open_vision_language(self.folder, self.manifest, **options)
+        if self.manifest.kind != "dual-encoder":
+            what = f"is a {self.manifest.kind}, which another library runs"
+            raise BundleError.of(str(self.folder), what, "open it with kit.quantization.runtime.open_runtime")
         if options:
             raise BundleError.of(str(self.folder), f"a dual encoder takes no {listed(options)}", "leave it out")
         return open_folder(self.folder, name=f"bundle:{self.folder}", bases=heritage(self.manifest))

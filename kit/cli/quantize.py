@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from kit.cli.gate import show_gate, show_table
+
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A vision-language bundle's folder.")]
 To = Annotated[str, typer.Option(help="What the language tower's matrices become: int8, int4, nf4, bfloat16.")]
 Library = Annotated[str, typer.Option(help="Who does it: bitsandbytes or torchao; any by default.")]
@@ -39,7 +41,7 @@ def quantize(
         check_budget(choices(model.language, floats or usual_floats()), wanted, max_mb)
     copy = quantised(model, wanted.name, dtype=floats)
     rows = [(one.module, str(one.count), f"{one.parameters:,}", one.to, one.why) for one in copy.covered]
-    _table(("module", "count", "weights", "held as", "why not"), rows)
+    show_table(("module", "count", "weights", "held as", "why not"), rows)
     if not _same(model, copy.model, wanted.to):
         raise typer.Exit(1)
     saved = save_copy(out or bundle.with_name(f"{bundle.resolve().name}-{wanted.to}"), copy, parent)
@@ -54,13 +56,11 @@ def _same(model: Any, copy: Any, to: str) -> bool:
 
     probes, tolerance = fixed_probes(), TOLERANCES[to]
     gate = parity(logits_of(model), logits_of(copy), probes)
-    _table(("parity with the bundle", "observed", "allowed", ""), gate.rows(tolerance))
-    faults = gate.faults(tolerance)
-    if faults:
-        print(*faults, sep="\n", file=sys.stderr)
+    good = show_gate(gate, tolerance)
+    if not good:
         print(f"It broke in {where_it_broke(model, copy, probes[gate.worst_probe])}", file=sys.stderr)
         print("Nothing was written.", file=sys.stderr)
-    return not faults
+    return good
 
 
 def _warn(copy: Any, wanted: Any) -> None:
@@ -74,15 +74,3 @@ def _warn(copy: Any, wanted: Any) -> None:
         advice = "compile it, or take it" if wanted.runs == "compiled" else "take it"
         what = f"One token passes its widest layer at {speed:.2f} times float speed here"
         print(f"{what}: {advice} for its memory, not for speed.", file=sys.stderr)
-
-
-def _table(columns: tuple[str, ...], rows: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table)

@@ -1,0 +1,212 @@
+"""A bundle's model for other libraries; kept only where the other library's own run of it passes the parity gate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kit.adapters.bundle import Bundle, open_bundle
+from kit.errors import BundleError
+from kit.manifest import Manifest, write
+from kit.models.backends import EXTRA
+from kit.models.halves import trunk
+from kit.models.vision_language import VisionLanguage
+from kit.quantization.copies import merged, quantised, save_copy
+from kit.quantization.onnx_graph import check_layers, write_layers
+from kit.quantization.parity import TOLERANCES, Parity, Tolerance, logits_of, parity
+from kit.quantization.probes import fixed_probes
+from kit.quantization.runtime import FILE, KIND, LAYOUT, open_runtime
+
+_NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": ()}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of an export.
+
+    Args:
+        folder: Where it is; None where it failed its gate and was not kept.
+        gate: How far it is from the bundle, by the other library's own run.
+        tolerance: How far it may be.
+    """
+
+    folder: Path | None
+    gate: Parity
+    tolerance: Tolerance
+
+
+def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Exported:
+    """Write a bundle's merged model for another library, open it there, and keep it if it is still the same model.
+
+    Args:
+        bundle: A stitched vision-language model's bundle.
+        to: "onnx" or "safetensors".
+        folder: Where to; must not exist.
+        options: For ONNX: ``bits`` of the layers' matrices, 8 or 4.
+
+    Raises:
+        BundleError: a folder that is there already, a package that is missing, another kind of bundle.
+        ModelError: a model that this format cannot hold.
+    """
+    target = Path(folder).absolute()
+    if target.exists():
+        raise BundleError.of(str(target), "is there already", "choose another folder")
+    _check_packages(to)
+    model = merged(bundle)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        again, held = FORMATS[to](work / "export", model, bundle, **options)
+        probes = fixed_probes()
+        gate = parity(logits_of(model), logits_of(again), probes)
+        del again
+        kept = not gate.faults(TOLERANCES[held])
+        if kept:
+            (work / "export").replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Exported(target if kept else None, gate, TOLERANCES[held])
+
+
+def _check_packages(to: str) -> None:
+    import importlib.util
+
+    missing = [name for name in _NEEDED[to] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BundleError.of(f"export to {to}", f"needs {', '.join(missing)}", EXTRA)
+
+
+def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[VisionLanguage, str]:
+    """Write the merged model in bfloat16: a bundle whose folder ``language`` transformers opens alone."""
+    saved = save_copy(folder, quantised(model, "bfloat16"), bundle)
+    again: VisionLanguage = open_bundle(saved.folder).load(device="cpu")
+    from transformers import AutoModelForCausalLM
+
+    # What transformers alone makes of the folder takes kit's place, so that the gate sees that.
+    alone = AutoModelForCausalLM.from_pretrained(folder / "language", local_files_only=True)
+    again.language.load_state_dict(alone.state_dict())
+    return again, "bfloat16"
+
+
+def _onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> tuple[VisionLanguage, str]:
+    """Write tower and layers as graphs for onnxruntime, with everything else that it takes to be asked."""
+    write_onnx(folder, model, bundle, bits=bits)
+    return open_runtime(folder), "int8" if bits == 8 else "int4"
+
+
+FORMATS: Mapping[str, Callable[..., tuple[VisionLanguage, str]]] = MappingProxyType(
+    {"onnx": _onnx, "safetensors": _safetensors}
+)
+
+
+def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> None:
+    """Write a merged stitched model as ONNX graphs: the picture's way, the layers below its entry, and those above.
+
+    The head is always held in 8 bits, and embeddings are read from its rows: one table for both.
+
+    Args:
+        folder: An empty or new folder.
+        model: From ``merged``.
+        bundle: Its bundle, which the export names as its parent.
+        bits: Of the layers' matrices: 8 or 4.
+
+    Raises:
+        ModelError: layers that are not Llama's.
+    """
+    language, whole = model.language, model.model
+    check_layers(language)
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = whole.config.entry_layer
+    if entry:
+        write_layers(language, slice(0, entry), folder / "below.onnx", bits=bits, head=False)
+    write_layers(language, slice(entry, None), folder / "above.onnx", bits=bits)
+    _write_eyes(folder / "picture.onnx", model)
+    config = trunk(language).config
+    said = {
+        "layout": LAYOUT, "bits": bits, "entry_layer": entry, "layers": config.num_hidden_layers,
+        "heads": config.num_key_value_heads, "size": config.head_dim, "embedding": _table(folder, language),
+    }  # fmt: skip
+    (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    whole.config.save_pretrained(folder)
+    whole.generation_config.save_pretrained(folder)
+    model.processor.save_pretrained(folder)
+    parent = bundle.manifest
+    write(
+        folder,
+        Manifest(
+            kind=KIND, name=f"{parent.name} (ONNX, {bits} bits)", bases=parent.bases, data=parent.data,
+            parameters={**dict(parent.parameters), "bits": bits}, parents={parent.name: parent.digest()},
+            versions=parent.versions, kit=parent.kit,
+        ),
+    )  # fmt: skip
+
+
+def _table(folder: Path, language: Any) -> dict[str, Any]:
+    """Return where the embeddings' rows are: the head's own, or a file of their own where they are others."""
+    import onnx
+
+    from kit.quantization.onnx_graph import quantise
+
+    embedding, head = language.get_input_embeddings().weight, language.get_output_embeddings().weight
+    shape = {"vocabulary": embedding.shape[0], "width": embedding.shape[1]}
+    if embedding.data_ptr() != head.data_ptr():
+        numbers, scales = quantise(embedding, 8)
+        (folder / "embedding.data").write_bytes(numbers.tobytes() + scales.tobytes())
+        return {**shape, "file": "embedding.data", "weight": 0, "scales": numbers.nbytes}
+    graph = onnx.load(str(folder / "above.onnx"), load_external_data=False).graph
+    places = {
+        one.name: {entry.key: entry.value for entry in one.external_data}
+        for one in graph.initializer
+        if one.name in {"head.weight", "head.scales"}
+    }
+    return {
+        **shape,
+        "file": places["head.weight"]["location"],
+        "weight": int(places["head.weight"].get("offset", 0)),
+        "scales": int(places["head.scales"].get("offset", 0)),
+    }
+
+
+def _write_eyes(path: Path, model: VisionLanguage) -> None:
+    """Write tower and projector, in float32, as one graph from pixels to the tokens that the layers take."""
+    import contextlib
+    import io
+
+    pixels = torch.zeros(1, 3, *_pixel_size(model))
+    with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports each of its steps
+        torch.onnx.export(
+            _Eyes(model.model).eval(), (pixels,), str(path), input_names=["pixel_values"], output_names=["tokens"],
+            dynamo=True, external_data=False,
+        )  # fmt: skip
+
+
+def _pixel_size(model: VisionLanguage) -> tuple[int, int]:
+    from PIL import Image
+
+    shown = model.processor(
+        text=[model.processor.image_token], images=[Image.new("RGB", (32, 32))], return_tensors="pt"
+    )
+    height, width = shown["pixel_values"].shape[-2:]
+    return int(height), int(width)
+
+
+class _Eyes(nn.Module):
+    """From pixels to the language model's tokens."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.tower, self.projector = model.vision_tower, model.projector
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return tokens, shape (n, m, width)."""
+        out: Tensor = self.projector(self.tower(pixel_values))
+        return out

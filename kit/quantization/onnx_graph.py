@@ -1,0 +1,224 @@
+"""Llama's decoder layers as an ONNX graph with matrices of 8 or 4 bits, written by hand.
+
+onnxruntime's own builder makes whole models that begin at the first layer; a stitched model's picture enters higher, so
+the layers below and from there on are two graphs, and any run of layers can be written. Operators are those the
+builder uses: MatMulNBits in blocks of 32 (128 does not divide SmolLM2's 576), GroupQueryAttention with its cache in
+place, and simplified layer norms. Query, key and value are one product, gate and up another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kit.errors import Fault, ModelError, raise_faults
+from kit.models.halves import trunk
+from kit.models.prompts import PromptedAttention
+
+BLOCK = 32
+_MICROSOFT = "com.microsoft"
+_INT8_KERNELS = 4  # MatMulNBits' accuracy_level: activations are quantised to 8 bits, too
+
+
+@dataclass
+class _Graph:
+    """Nodes and weights, gathered."""
+
+    nodes: list[Any] = field(default_factory=list)
+    weights: list[Any] = field(default_factory=list)
+
+    def node(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], domain: str = "", **settings: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, outputs, name=outputs[0], domain=domain, **settings))
+        return outputs[0]
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def times(self, name: str, values: str, matrix: Tensor, bits: int) -> str:
+        """Multiply by a frozen matrix, shape (out, in)."""
+        rows, columns = matrix.shape
+        if not bits:
+            return self.node("MatMul", [values, self.weight(f"{name}.weight", _array(matrix.T))], [name])
+        packed, scales = quantise(matrix, bits)
+        inputs = [values, self.weight(f"{name}.weight", packed), self.weight(f"{name}.scales", scales)]
+        return self.node(
+            "MatMulNBits", inputs, [name], _MICROSOFT,
+            K=columns, N=rows, bits=bits, block_size=BLOCK, accuracy_level=_INT8_KERNELS,
+        )  # fmt: skip
+
+
+def quantise(matrix: Tensor, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return a matrix in blocks of 32 columns with one scale each, zero lying in the middle.
+
+    In 4 bits each block takes the scale, of a dozen, that leaves the least squared error.
+
+    Args:
+        matrix: Shape (out, in); 32 divides in.
+        bits: 8 or 4.
+
+    Returns:
+        Packed numbers, shape (out, in / 32, 32 * bits / 8), and scales, shape (out, in / 32).
+    """
+    rows, columns = matrix.shape
+    blocks = matrix.detach().float().reshape(rows, columns // BLOCK, BLOCK)
+    half = 2 ** (bits - 1)
+    top = blocks.abs().amax(-1)
+    best, scales = torch.full_like(top, float("inf")), torch.ones_like(top)
+    for share in (1.0,) if bits == 8 else np.linspace(0.7, 1.15, 12):
+        tried = (top / (half - 1) * float(share)).clamp(min=1e-12)
+        error = (_levels(blocks, tried, half) * tried[..., None] - blocks).square().sum(-1)
+        scales = torch.where(error < best, tried, scales)
+        best = torch.minimum(error, best)
+    numbers = (_levels(blocks, scales, half) + half).to(torch.uint8).numpy()
+    if bits == 4:
+        numbers = numbers[..., ::2] | (numbers[..., 1::2] << 4)
+    return numbers, scales.numpy()
+
+
+def _levels(blocks: Tensor, scales: Tensor, half: int) -> Tensor:
+    return (blocks / scales[..., None]).round().clamp(-half, half - 1)
+
+
+def check_layers(language: Any) -> None:
+    """Make sure that a language model's layers are those that can be written.
+
+    Raises:
+        ModelError: everything that is not as in Llama.
+    """
+    config = trunk(language).config
+    matrices = [module for module in trunk(language).layers.modules() if hasattr(module, "in_features")]
+    checks = {
+        f"is a {config.model_type}, and only Llama's layers can be written": config.model_type == "llama",
+        f"has activation {config.hidden_act}, not silu": config.hidden_act == "silu",
+        "has biases in its layers": all(getattr(one, "bias", None) is None for one in matrices),
+        "sees by adaption prompts, which these graphs do not hold": not any(
+            isinstance(one, PromptedAttention) for one in trunk(language).layers.modules()
+        ),
+        "has layers that are no plain matrices: merge adapters first": all(
+            type(one) is torch.nn.Linear and type(one.weight) is torch.nn.Parameter for one in matrices
+        ),
+        f"has a width that {BLOCK} does not divide": all(one.in_features % BLOCK == 0 for one in matrices),
+    }
+    raise_faults([Fault("export to ONNX", what) for what, good in checks.items() if not good], ModelError)
+
+
+def write_layers(
+    language: Any, kept: slice, path: Path, *, bits: int = 8, head_bits: int = 8, head: bool = True
+) -> None:
+    """Write a run of decoder layers as one graph, its weights beside it.
+
+    The graph reads ``hidden`` (1, t, width), ``kept`` (k) places, ``past`` lengths and caches, and gives ``out``:
+    the last hidden states (1, t, width), or with a head the logits (1, k, vocabulary) at the kept places. Caches are
+    (1, heads, slots, size) and are written in place where past and present are bound to one buffer.
+
+    Args:
+        language: A plain causal language model of Llama's kind.
+        kept: Which layers.
+        path: The file; its weights go to the same name with ``.data`` appended.
+        bits: Of the layers' matrices: 8, 4, or 0 for float32.
+        head_bits: Of the head's.
+        head: Whether last norm and head follow.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    whole, graph = trunk(language), _Graph()
+    layers, config = list(whole.layers)[kept], whole.config
+    _rotary(graph, whole, config)
+    hidden, skip = "hidden", ""
+    for number, layer in enumerate(layers):
+        hidden, skip = _layer(graph, layer, number, (hidden, skip), config=config, bits=bits)
+    if head:
+        normed, _ = _normed(graph, "norm", (hidden, skip), whole.norm.weight, config)
+        picked = graph.node("Gather", [normed, "kept"], ["picked"], axis=1)
+        last = graph.times("head", picked, language.get_output_embeddings().weight, head_bits)
+    else:
+        last = graph.node("Add", [hidden, skip], ["sum"])
+    graph.node("Identity", [last], ["out"])
+    floats, cache = TensorProto.FLOAT, [1, config.num_key_value_heads, "slots", _size(config)]
+    inputs = [helper.make_tensor_value_info("hidden", floats, [1, "t", config.hidden_size])]
+    inputs += [helper.make_tensor_value_info("kept", TensorProto.INT64, ["k"])] if head else []
+    inputs += [helper.make_tensor_value_info("last_place", TensorProto.INT32, [1])]
+    inputs += [helper.make_tensor_value_info("total", TensorProto.INT32, [])]
+    outputs = [helper.make_tensor_value_info("out", floats, [1, "n", "m"])]
+    for number in range(len(layers)):
+        for what in ("key", "value"):
+            inputs.append(helper.make_tensor_value_info(f"past_{what}_{number}", floats, cache))
+            outputs.append(helper.make_tensor_value_info(f"present_{what}_{number}", floats, cache))
+    made = helper.make_model(
+        helper.make_graph(graph.nodes, "layers", inputs, outputs, graph.weights),
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid(_MICROSOFT, 1)],
+        ir_version=10, producer_name="kit",
+    )  # fmt: skip
+    onnx.save_model(
+        made, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024,
+        all_tensors_to_one_file=True, convert_attribute=False,
+    )  # fmt: skip
+
+
+def _layer(
+    graph: _Graph, layer: Any, number: int, entering: tuple[str, str], *, config: Any, bits: int
+) -> tuple[str, str]:
+    attention, mlp, name = layer.self_attn, layer.mlp, f"layer{number}"
+    normed, skip = _normed(graph, f"{name}.in", entering, layer.input_layernorm.weight, config)
+    together = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+    packed = graph.times(f"{name}.qkv", normed, together, bits)
+    seen = graph.node(
+        "GroupQueryAttention",
+        [packed, "", "", f"past_key_{number}", f"past_value_{number}", "last_place", "total", "cos", "sin"],
+        [f"{name}.attention", f"present_key_{number}", f"present_value_{number}"], _MICROSOFT,
+        num_heads=config.num_attention_heads, kv_num_heads=config.num_key_value_heads, do_rotary=1,
+        scale=float(attention.scaling),
+    )  # fmt: skip
+    out = graph.times(f"{name}.o", seen, attention.o_proj.weight, bits)
+    normed, skip = _normed(graph, f"{name}.post", (out, skip), layer.post_attention_layernorm.weight, config)
+    wide = graph.times(f"{name}.gate_up", normed, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), bits)
+    gate, up = f"{name}.gate", f"{name}.up"
+    graph.node("Split", [wide], [gate, up], axis=-1, num_outputs=2)
+    active = graph.node("QuickGelu", [gate], [f"{name}.silu"], _MICROSOFT, alpha=1.0)  # x times its sigmoid
+    product = graph.node("Mul", [active, up], [f"{name}.product"])
+    return graph.times(f"{name}.down", product, mlp.down_proj.weight, bits), skip
+
+
+def _normed(graph: _Graph, name: str, entering: tuple[str, str], gain: Tensor, config: Any) -> tuple[str, str]:
+    """Add what enters to what went around, norm it, and return the norm and the sum."""
+    hidden, skip = entering
+    weight = graph.weight(f"{name}.gain", _array(gain))
+    if not skip:
+        settings = {"axis": -1, "epsilon": config.rms_norm_eps, "stash_type": 1}
+        return graph.node("SimplifiedLayerNormalization", [hidden, weight], [f"{name}.norm"], **settings), hidden
+    outputs = [f"{name}.norm", "", "", f"{name}.sum"]
+    graph.node(
+        "SkipSimplifiedLayerNormalization", [hidden, skip, weight], outputs, _MICROSOFT, epsilon=config.rms_norm_eps
+    )
+    return outputs[0], outputs[3]
+
+
+def _rotary(graph: _Graph, whole: Any, config: Any) -> None:
+    positions = torch.arange(config.max_position_embeddings)[None]
+    cos, sin = whole.rotary_emb(torch.zeros(1, dtype=torch.float32), positions)
+    half = _size(config) // 2
+    graph.weight("cos", _array(cos[0, :, :half]))
+    graph.weight("sin", _array(sin[0, :, :half]))
+
+
+def _size(config: Any) -> int:
+    """Return the size of an attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
+    return found
