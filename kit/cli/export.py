@@ -16,6 +16,7 @@ def export(
     *,
     to: Annotated[str, typer.Option("--format", help="onnx (onnxruntime, int8) or safetensors (merged, bfloat16).")],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to; BUNDLE-FORMAT by default.")] = None,
+    bits: Annotated[int, typer.Option(min=4, max=8, help="For onnx: 8, or 4 for half of the matrices.")] = 8,
 ) -> None:
     """Merge a bundle into its float base, write it for another library, open it there and compare.
 
@@ -30,7 +31,10 @@ def export(
     if to not in FORMATS:
         what = f"{to!r} is unknown.{did_you_mean(to, FORMATS)}"
         raise BundleError.of("--format", what, allowed=f"Allowed: {listed(FORMATS)}.")
-    found = write(open_bundle(bundle), to, out or bundle.with_name(f"{bundle.resolve().name}-{to}"))
+    if bits not in {4, 8} or (bits == 4 and to != "onnx"):
+        raise BundleError.of("--bits", f"{bits} is no choice for {to}", "give 8, or for onnx 4")
+    target = out or bundle.with_name(f"{bundle.resolve().name}-{to}")
+    found = write(open_bundle(bundle), to, target, **({"bits": bits} if to == "onnx" else {}))
     show_gate(found.gate, found.tolerance)
     if found.folder is None:
         print("Nothing was kept.", file=sys.stderr)

@@ -21,12 +21,13 @@ from kit.models.backends import EXTRA
 from kit.models.halves import trunk
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.copies import merged, quantised, save_copy
-from kit.quantization.onnx_graph import check_layers, write_layers
+from kit.quantization.onnx_graph import EIGHT, MIXED, check_layers, quantise, write_layers
 from kit.quantization.parity import TOLERANCES, Parity, Tolerance, logits_of, parity
 from kit.quantization.probes import fixed_probes
 from kit.quantization.runtime import FILE, KIND, LAYOUT, open_runtime
 
 _NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": ()}
+_BITS = {8: EIGHT, 4: MIXED}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
         bundle: A stitched vision-language model's bundle.
         to: "onnx" or "safetensors".
         folder: Where to; must not exist.
-        options: For ONNX: ``bits`` of the layers' matrices, 8 or 4.
+        options: For ONNX: ``bits``, 8 or 4; see ``write_onnx``.
 
     Raises:
         BundleError: a folder that is there already, a package that is missing, another kind of bundle.
@@ -117,7 +118,7 @@ def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int
         folder: An empty or new folder.
         model: From ``merged``.
         bundle: Its bundle, which the export names as its parent.
-        bits: Of the layers' matrices: 8 or 4.
+        bits: 8, or 4: gate and up in 4 bits, the other matrices in 8.
 
     Raises:
         ModelError: layers that are not Llama's.
@@ -127,8 +128,8 @@ def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int
     folder.mkdir(parents=True, exist_ok=True)
     entry = whole.config.entry_layer
     if entry:
-        write_layers(language, slice(0, entry), folder / "below.onnx", bits=bits, head=False)
-    write_layers(language, slice(entry, None), folder / "above.onnx", bits=bits)
+        write_layers(language, slice(0, entry), folder / "below.onnx", bits=_BITS[bits], head=False)
+    write_layers(language, slice(entry, None), folder / "above.onnx", bits=_BITS[bits])
     _write_eyes(folder / "picture.onnx", model)
     config = trunk(language).config
     said = {
@@ -154,12 +155,10 @@ def _table(folder: Path, language: Any) -> dict[str, Any]:
     """Return where the embeddings' rows are: the head's own, or a file of their own where they are others."""
     import onnx
 
-    from kit.quantization.onnx_graph import quantise
-
     embedding, head = language.get_input_embeddings().weight, language.get_output_embeddings().weight
     shape = {"vocabulary": embedding.shape[0], "width": embedding.shape[1]}
     if embedding.data_ptr() != head.data_ptr():
-        numbers, scales = quantise(embedding, 8)
+        numbers, scales = quantise(embedding)
         (folder / "embedding.data").write_bytes(numbers.tobytes() + scales.tobytes())
         return {**shape, "file": "embedding.data", "weight": 0, "scales": numbers.nbytes}
     graph = onnx.load(str(folder / "above.onnx"), load_external_data=False).graph
