@@ -92,13 +92,14 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
         raise StoreError.of(
             f"{host}:{port}", f"cannot be served: {error}", "choose another --host or --port"
         ) from error
+    running: Any = app.blocks
     if share and not share_address:
-        app.blocks.close(verbose=False)
+        running.close(verbose=False)
         fix = "look whether this machine reaches the internet, or leave --share out"
         raise StoreError.of("--share", "Gradio's tunnel did not open", fix)
     shown = _own_address() if host in EVERYWHERE else host
     name = f"[{shown}]" if ":" in shown else shown
-    return Served(arena, f"http://{name}:{port}", (share_address or "").rstrip("/"), app.blocks)
+    return Served(arena, f"http://{name}:{port}", (share_address or "").rstrip("/"), running)
 
 
 def _check_free(host: str, port: int) -> None:
