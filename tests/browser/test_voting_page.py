@@ -218,6 +218,7 @@ def test_an_acknowledgement_that_got_lost_is_no_second_vote(serving: Serving, vi
     wait_quiet(page)
     assert lost == [200]
     assert votes(served) == ["tie"]
+    assert not page.get_by_text("in another window").count(), "it was the same vote, and not a second one"
 
 
 def test_votes_kept_in_a_closed_window_are_sent_by_the_next_one(serving: Serving, visit: Any, tmp_path: Path) -> None:
