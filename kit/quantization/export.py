@@ -21,11 +21,14 @@ from kit.models.backends import EXTRA
 from kit.models.halves import trunk
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.copies import merged, quantised, save_copy
+from kit.quantization.onnx_clip import Likeness, likeness, open_onnx_clip, write_onnx_clip
 from kit.quantization.onnx_graph import EIGHT, MIXED, check_layers, quantise, write_layers
 from kit.quantization.parity import TOLERANCES, Parity, Tolerance, logits_of, parity
 from kit.quantization.probes import fixed_probes
 from kit.quantization.runtime import FILE, KIND, LAYOUT, open_runtime
 
+_CALIBRATION = 64  # pictures
+_HELD_OUT = 400  # pairs that recall@1 is compared on
 _NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": ()}
 _BITS = {8: EIGHT, 4: MIXED}
 
@@ -76,6 +79,44 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Exported(target if kept else None, gate, TOLERANCES[held])
+
+
+def export_towers(bundle: Bundle, folder: Path | str, rows: Any, held_out: Any) -> tuple[Path | None, Likeness]:
+    """Write a CLIP's towers in int8 for onnxruntime, and keep them if they find what the bundle's own find.
+
+    Args:
+        bundle: A dual encoder's bundle.
+        folder: Where to; must not exist.
+        rows: Pairs to calibrate on: the first 64 pictures.
+        held_out: Other pairs: the first 400 are compared, recall@1 included.
+
+    Returns:
+        The folder, or None where the towers failed and were not kept; and how they compare.
+
+    Raises:
+        BundleError: a folder that is there already, a package that is missing, another kind of bundle.
+        DataError: no pictures.
+    """
+    target = Path(folder).absolute()
+    if target.exists():
+        raise BundleError.of(str(target), "is there already", "choose another folder")
+    if bundle.manifest.kind != "dual-encoder":
+        raise BundleError.of(str(bundle.folder), f"is a {bundle.manifest.kind}, no dual encoder", "use export")
+    _check_packages("onnx")
+    encoder, pairs = bundle.load(), [held_out[place] for place in range(min(len(held_out), _HELD_OUT))]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        calibration = [rows[place].picture for place in range(min(len(rows), _CALIBRATION))]
+        write_onnx_clip(work / "export", encoder, calibration, bundle)
+        copy = open_onnx_clip(work / "export")
+        found = likeness(encoder, copy, [one.picture for one in pairs], [one.text for one in pairs], pairs=True)
+        kept = not found.faults()
+        if kept:
+            (work / "export").replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return (target if kept else None), found
 
 
 def _check_packages(to: str) -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 from adapted_models import adapted
-from dual_encoders import one_thread, tiny_folder
+from dual_encoders import one_thread, stitched, tiny_folder
 from stitched_models import tiny_vision, write_language
 
 from kit.adapters.bundle import save_bundle
 
-__all__ = ["one_thread", "tiny_folder", "tiny_vision"]
+__all__ = ["one_thread", "stitched", "tiny_folder", "tiny_vision"]
 
 
 @pytest.fixture(scope="session")
