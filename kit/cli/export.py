@@ -14,12 +14,17 @@ from kit.cli.gate import show_gate
 def export(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
     *,
-    to: Annotated[str, typer.Option("--format", help="onnx (onnxruntime, int8) or safetensors (merged, bfloat16).")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--format", help="onnx (onnxruntime), gguf (llama.cpp, text alone) or safetensors (merged, bfloat16)."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to; BUNDLE-FORMAT by default.")] = None,
     data: Annotated[
         str, typer.Option(metavar="SOURCE", help="Of a CLIP: rows to calibrate and compare on; its own by default.")
     ] = "",
-    bits: Annotated[int, typer.Option(min=4, max=8, help="For onnx: 8, or 4 for half of the matrices.")] = 8,
+    bits: Annotated[int, typer.Option(min=4, max=8, help="8 or 4; for onnx, 4 is half of the matrices.")] = 8,
 ) -> None:
     """Merge a bundle into its float base, write it for another library, open it there and compare.
 
@@ -34,14 +39,14 @@ def export(
     if to not in FORMATS:
         what = f"{to!r} is unknown.{did_you_mean(to, FORMATS)}"
         raise BundleError.of("--format", what, allowed=f"Allowed: {listed(FORMATS)}.")
-    if bits not in {4, 8} or (bits == 4 and to != "onnx"):
-        raise BundleError.of("--bits", f"{bits} is no choice for {to}", "give 8, or for onnx 4")
+    if bits not in {4, 8} or (bits == 4 and to == "safetensors"):
+        raise BundleError.of("--bits", f"{bits} is no choice for {to}", "give 8, or for onnx and gguf 4")
     target = out or bundle.with_name(f"{bundle.resolve().name}-{to}")
     opened = open_bundle(bundle)
     if opened.manifest.kind == "dual-encoder" and to == "onnx":
         _towers(opened, target, data)
         return
-    found = write(opened, to, target, **({"bits": bits} if to == "onnx" else {}))
+    found = write(opened, to, target, **({} if to == "safetensors" else {"bits": bits}))
     show_gate(found.gate, found.tolerance)
     if found.folder is None:
         print("Nothing was kept.", file=sys.stderr)

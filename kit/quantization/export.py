@@ -15,21 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from kit.adapters.bundle import Bundle, open_bundle
+from kit.data.rows import Conversation
 from kit.errors import BundleError
 from kit.manifest import Manifest, write
 from kit.models.backends import EXTRA
+from kit.models.chat import Chat
 from kit.models.halves import trunk
+from kit.models.quiet import quiet
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.copies import merged, quantised, save_copy
+from kit.quantization.gguf_file import TYPES, write_gguf
 from kit.quantization.onnx_clip import Likeness, likeness, open_onnx_clip, write_onnx_clip
 from kit.quantization.onnx_graph import EIGHT, MIXED, check_layers, quantise, write_layers
-from kit.quantization.parity import TOLERANCES, Parity, Tolerance, logits_of, parity
+from kit.quantization.parity import TOLERANCES, Logits, Parity, Tolerance, logits_of, parity
 from kit.quantization.probes import fixed_probes
 from kit.quantization.runtime import FILE, KIND, LAYOUT, open_runtime
 
 _CALIBRATION = 64  # pictures
 _HELD_OUT = 400  # pairs that recall@1 is compared on
-_NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": ()}
+_NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": (), "gguf": ("gguf",)}
+GGUF = "language.gguf"
+_TEXT_ONLY = """# {name}: the language tower for llama.cpp ({bits})
+
+`language.gguf` holds the text part alone: the format has no place for a picture that enters between a model's layers.
+It begins its answers as the bundle does without a picture; its chat template is the bundle's own.
+"""
 _BITS = {8: EIGHT, 4: MIXED}
 
 
@@ -53,9 +63,9 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
 
     Args:
         bundle: A stitched vision-language model's bundle.
-        to: "onnx" or "safetensors".
+        to: "onnx", "gguf" or "safetensors".
         folder: Where to; must not exist.
-        options: For ONNX: ``bits``, 8 or 4; see ``write_onnx``.
+        options: ``bits``, 8 or 4, for ONNX (see ``write_onnx``) and GGUF.
 
     Raises:
         BundleError: a folder that is there already, a package that is missing, another kind of bundle.
@@ -69,10 +79,10 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        again, held = FORMATS[to](work / "export", model, bundle, **options)
-        probes = fixed_probes()
-        gate = parity(logits_of(model), logits_of(again), probes)
-        del again
+        run, held = FORMATS[to](work / "export", model, bundle, **options)
+        probes = [one for one in fixed_probes() if to != "gguf" or one.picture is None]
+        gate = parity(logits_of(model), run, probes)
+        del run
         kept = not gate.faults(TOLERANCES[held])
         if kept:
             (work / "export").replace(target)
@@ -127,7 +137,7 @@ def _check_packages(to: str) -> None:
         raise BundleError.of(f"export to {to}", f"needs {', '.join(missing)}", EXTRA)
 
 
-def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[VisionLanguage, str]:
+def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[Logits, str]:
     """Write the merged model in bfloat16: a bundle whose folder ``language`` transformers opens alone."""
     saved = save_copy(folder, quantised(model, "bfloat16"), bundle)
     again: VisionLanguage = open_bundle(saved.folder).load(device="cpu")
@@ -136,17 +146,43 @@ def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[V
     # What transformers alone makes of the folder takes kit's place, so that the gate sees that.
     alone = AutoModelForCausalLM.from_pretrained(folder / "language", local_files_only=True)
     again.language.load_state_dict(alone.state_dict())
-    return again, "bfloat16"
+    return logits_of(again), "bfloat16"
 
 
-def _onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> tuple[VisionLanguage, str]:
+def _onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> tuple[Logits, str]:
     """Write tower and layers as graphs for onnxruntime, with everything else that it takes to be asked."""
     write_onnx(folder, model, bundle, bits=bits)
-    return open_runtime(folder), "int8" if bits == 8 else "int4"
+    return logits_of(open_runtime(folder)), "int8" if bits == 8 else "int4"
 
 
-FORMATS: Mapping[str, Callable[..., tuple[VisionLanguage, str]]] = MappingProxyType(
-    {"onnx": _onnx, "safetensors": _safetensors}
+def _gguf(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> tuple[Logits, str]:
+    """Write the language tower as one file for llama.cpp; the gate sees what transformers alone reads from it.
+
+    The format holds the text part alone, so only probes without a picture are compared.
+    """
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    folder.mkdir()
+    tokenizer = model.processor.tokenizer
+    template = getattr(model.processor, "chat_template", None) or tokenizer.chat_template or ""
+    write_gguf(folder / GGUF, model.language, tokenizer, bits=bits, name=bundle.manifest.name, template=template)
+    (folder / "README.md").write_text(_TEXT_ONLY.format(name=bundle.manifest.name, bits=TYPES[bits]), encoding="utf-8")
+    with quiet():
+        alone = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=GGUF, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        ).eval()
+    chat = Chat.of(model)
+
+    @torch.no_grad()
+    def run(probe: Conversation) -> Tensor:
+        out: Tensor = alone(input_ids=chat.encode(probe)["input_ids"]).logits[0].float()
+        return out
+
+    return run, "int8" if bits == 8 else "int4"
+
+
+FORMATS: Mapping[str, Callable[..., tuple[Logits, str]]] = MappingProxyType(
+    {"gguf": _gguf, "onnx": _onnx, "safetensors": _safetensors}
 )
 
 
