@@ -16,7 +16,7 @@ from kit.models.chat import answer
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.parity import Parity, logits_of, parity
 from kit.quantization.sizes import MB, SMALL, held_bytes
-from kit.quantization.speed import Runner, TorchRunner, race, speeds
+from kit.quantization.speed import Runner, TorchRunner, bandwidth, race, speeds
 from kit.result import Measurement
 
 _FOUR_BITS = {"nf4", "int4"}
@@ -31,6 +31,7 @@ class Line:
         name: What it is called.
         to: The type its matrices are held in.
         mb: Megabytes of the language tower's weights in memory.
+        share: These over the parent's.
         parity: How far it is from the parent.
         perplexity: On plain text.
         perplexity_ratio: Over the parent's, paired.
@@ -43,6 +44,7 @@ class Line:
     name: str
     to: str
     mb: float
+    share: float
     parity: Parity
     perplexity: Measurement
     perplexity_ratio: Measurement
@@ -55,6 +57,7 @@ class Line:
         """Return everything for a Result, each name beginning with the copy's."""
         name = "".join(letter if letter.isalnum() else "_" for letter in self.name)
         found = {"mb": Measurement(self.mb, "MB", 1, method="language tower in memory", better="lower")}
+        found["size_share"] = Measurement(self.share, "x", 1, method="over the parent's", better="lower")
         found |= {"perplexity": self.perplexity, "perplexity_ratio": self.perplexity_ratio}
         found |= {} if self.score is None or self.lost is None else {"score": self.score, "points_lost": self.lost}
         found |= {**self.parity.measurements(), **self.speed, **self.said}
@@ -113,15 +116,19 @@ def compare(
     said = {one.name: ask(one.model) if rows else [] for one in contenders}
     runners = {one.name: one.runner or TorchRunner(one.model.language) for one in contenders}
     fast = speeds(race(runners, **timing), parent.name)
+    read = bandwidth()
     lines = []
     for one in contenders:
         text = forgetting(losses[parent.name], losses[one.name])
         score, lost = _task(said[parent.name], said[one.name], rows, metric) if rows else (None, None)
         gate = parity(reference, logits_of(one.model), probes, task=None if lost is None else lost.value)
+        mb, timed = _mb(one), fast[one.name]
+        timed |= _floors(mb, timed, read)
+        ratio = text["perplexity_ratio"]
         lines.append(
             Line(
-                one.name, one.to, _mb(one), gate, text["adapted_perplexity"], text["perplexity_ratio"], score, lost,
-                fast[one.name], one.said,
+                one.name, one.to, mb, mb / _mb(parent), gate, text["adapted_perplexity"], ratio, score, lost, timed,
+                one.said,
             )
         )  # fmt: skip
     return lines
@@ -187,6 +194,17 @@ def _loss_of(line: Line) -> float:
 def _mb(one: Contender) -> float:
     known = one.said.get("mb")
     return known.value if known is not None else held_bytes(one.model.language) / MB
+
+
+def _floors(mb: float, timed: Mapping[str, Measurement], read: float) -> dict[str, Measurement]:
+    """Return each decode rate as a share of what reading the weights once for each token would allow."""
+    return {
+        name.replace("decode", "floor"): Measurement(
+            mb * MB * one.value / read, "share", one.n, method=f"weights read at {read / 1e9:.0f} GB/s"
+        )
+        for name, one in timed.items()
+        if name.startswith("decode_") and "ratio" not in name
+    }
 
 
 def _loss(model: VisionLanguage, passages: Sequence[Passage]) -> TextLoss:

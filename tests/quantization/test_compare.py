@@ -21,7 +21,7 @@ SAME = Parity(0.0, 0.0, 0.0, 1.0, 10, "", 0)
 def line(name, mb, perplexity, *, to="int8", lost=None, speed=1.0):
     points = None if lost is None else Measurement(lost, "points", 10)
     return Line(
-        name, to, mb, SAME, Measurement(perplexity, "perplexity", 9), Measurement(perplexity / 20, "x", 9),
+        name, to, mb, mb / 538, SAME, Measurement(perplexity, "perplexity", 9), Measurement(perplexity / 20, "x", 9),
         lost=points, speed={"decode_64": Measurement(speed, "tokens/s", 3)},
     )  # fmt: skip
 
@@ -85,6 +85,8 @@ def test_a_comparison_of_real_copies_is_a_result(bundle, rows):
     assert base.perplexity_ratio.value == 1
     assert base.parity.max_logit == base.lost.value == 0
     assert nf4.mb < int8.mb < base.mb
+    assert (base.share, int8.share) == (1, int8.mb / base.mb)
+    assert 0 < int8.speed["floor_16"].value < 1
     assert 0 < int8.parity.mean_logit < nf4.parity.mean_logit
     assert abs(int8.perplexity_ratio.value - 1) < 0.05
     assert int8.parity.task == int8.lost.value
