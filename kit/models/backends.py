@@ -22,6 +22,9 @@ from kit.errors import Fault, ModelError, did_you_mean, listed
 
 EXTRA = "pip install 'multimodal-kit[quantization]'"
 _LOW = ("int8", "int4", "nf4")
+# They warn while they are imported of what nobody who loads a model can change: an optional kernel that another package
+# would fetch from the Hub, and a deprecated call of torchao's.
+_NOISY = ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def find_backend(name: str, device: str = "cpu") -> Backend:
     fault = BACKENDS[name].missing(device)
     if fault is not None:
         raise ModelError(fault)
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     return BACKENDS[name]
 
 
