@@ -14,6 +14,8 @@ import typer
 
 ESSENTIAL = ("torch", "transformers", "open_clip", "timm", "papermill", "nbclient", "nbconvert", "ipykernel", "pip")
 
+QUANTISATION = ("bitsandbytes", "torchao", "onnxruntime", "onnx", "onnxscript")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -65,12 +67,22 @@ def findings() -> Iterator[Finding]:
     missing = [name for name in ESSENTIAL if importlib.util.find_spec(name) is None]
     if missing:
         yield Finding("packages", f"missing: {', '.join(missing)}", good=False, fix=f"pip install {' '.join(missing)}")
+    yield _quantisation()
     yield Finding("device", str(told["device"]))
     yield Finding("machine", f"{told['cores']} cores, {told['memory_gib']} GiB, {told['processor']}, {told['system']}")
     yield _folder("KIT_HOME", kit_home())
     yield _folder("working directory", Path.cwd())
     here = [state.part.name for state in states() if state.here]
     yield Finding("parts", f"{len(here)} of {len(states())} here{': ' + ', '.join(here) if here else ''}")
+
+
+def _quantisation() -> Finding:
+    """Return which of the packages that make smaller copies are here; none of them is essential."""
+    lacking = [name for name in QUANTISATION if importlib.util.find_spec(name) is None]
+    here = [name for name in QUANTISATION if name not in lacking]
+    found = f"{', '.join(here) or 'none'} here"
+    more = f"; {', '.join(lacking)} not: pip install 'multimodal-kit[quantization]'" if lacking else ""
+    return Finding("smaller copies", found + more)
 
 
 def _folder(what: str, path: Path) -> Finding:

@@ -39,6 +39,7 @@ class Backend:
         group: Input columns that share a scale and must divide a matrix's width; 0 where any width will do.
         devices: Where it has kernels.
         trains: Whether gradients flow through it to an adapter.
+        saves: Whether what transformers saves of it opens as it was.
         runs: "eager" where that is its quick way, "compiled" where it is slow without ``torch.compile``.
     """
 
@@ -49,6 +50,7 @@ class Backend:
     group: int = 0
     devices: tuple[str, ...] = ("cpu", "cuda")
     trains: bool = True
+    saves: bool = True
     runs: str = "eager"
 
     def missing(self, device: str = "cpu") -> Fault | None:
