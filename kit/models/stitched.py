@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import AutoModelForCausalLM, DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from kit.errors import ModelError
 from kit.models.halves import lower, trunk, upper
@@ -163,6 +163,23 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
         Raises:
             ModelError: image tokens that are not those of the pictures, or past ones that are not told.
         """
+        out = self.states(
+            input_ids, attention_mask, pixel_values=pixel_values, picture_tokens=picture_tokens,
+            image_mask=image_mask, past_key_values=past_key_values, use_cache=use_cache,
+        )  # fmt: skip
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.get_output_embeddings()(out.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
+
+    def states(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, pixel_values: Tensor | None = None,
+        picture_tokens: Tensor | None = None, image_mask: Tensor | None = None, past_key_values: Any = None,
+        use_cache: bool | None = None, **_: Any,
+    ) -> BaseModelOutputWithPast:  # fmt: skip
+        """Return the hidden states that the head reads, shape (b, t, width); see ``forward``."""
         here = input_ids == self.config.image_token_id
         image_mask = self._told(here, image_mask, past_key_values)
         mask = torch.ones_like(image_mask) if attention_mask is None else attention_mask.bool()
@@ -170,17 +187,11 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
             picture_tokens = by_row(self.project(pixel_values), image_mask)
         self._check_places(here, picture_tokens)
         if use_cache and past_key_values is None:
-            past_key_values = _new_cache()
+            past_key_values = DynamicCache()
         # A token that was added for pictures has no embedding, and none is read.
         hidden = self.get_input_embeddings()(input_ids.masked_fill(here, 0))
-        layout = _Layout(here, image_mask, mask)
-        hidden = self._through(hidden, layout, picture_tokens, past_key_values)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.get_output_embeddings()(hidden[:, kept])
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        hidden = self._through(hidden, _Layout(here, image_mask, mask), picture_tokens, past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
     def _told(self, here: Tensor, image_mask: Tensor | None, past: Any) -> Tensor:
         seen = past.get_seq_length() if past is not None else 0
@@ -284,9 +295,3 @@ def by_row(pictures: Tensor, image_mask: Tensor) -> Tensor:
     out = pictures.new_zeros(len(image_mask), *pictures.shape[1:])
     out[rows] = pictures
     return out
-
-
-def _new_cache() -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache()
