@@ -132,7 +132,7 @@ def _by_words(
         # Without this item's own say, and by log-odds, so that a rare word that is always one's own weighs most.
         score = sum(side * _log_odds(counts[word] - side, seen[word] - 1) for word, side in only)
         points.append(_point(score))
-    telling = sorted(counts, key=lambda word: -abs(_log_odds(counts[word], seen[word])))
+    telling = sorted(counts, key=lambda word: (-abs(_log_odds(counts[word], seen[word])), word))
     of = [f"{word!r} is {first if counts[word] > 0 else second}" for word in telling[:TOLD] if counts[word]]
     return points, ", ".join(of)
 

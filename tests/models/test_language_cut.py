@@ -292,5 +292,5 @@ def test_no_rows_and_no_question_are_said(tiny_vision, tiny_language, store):
 def test_a_template_that_shows_no_picture_is_said(tiny_vision, tiny_language, store):
     model = tiny_stitch(tiny_vision, tiny_language)
     model.processor.chat_template = model.processor.chat_template.replace("| trim", "| replace('<file_sep>', '')")
-    with pytest.raises(ModelError, match="its chat template shows no picture"):
+    with pytest.raises(DataError, match="6 of 6: the chat template leaves the picture out"):
         LanguageCut(model, store).packs(ROWS)

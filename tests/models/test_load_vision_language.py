@@ -96,7 +96,7 @@ def test_a_folder_is_a_model_of_the_hub(tiny_folders):
     [
         (
             {"gird": 3, "dtype": "float", "rank": 4},
-            r"(?s)has no option 'gird'. Did you mean 'grid'\?.*Options: entry_.*'rank'.*dtype: 'float' is unknown",
+            r"(?s)has no option 'gird'. Did you mean 'grid'\?.*Options: backend, .*'rank'.*dtype: 'float' is unknown",
         ),
         (
             {"grid": 0, "entry_layer": -1, "projector": "liner", "template": "chatt"},
