@@ -30,10 +30,11 @@ def card(manifest: Manifest, opening: str = OPEN) -> str:
         manifest: What the bundle says about itself.
         opening: How to open it, as Markdown; a dual encoder's by default.
     """
+    kind = manifest.kind.removeprefix("onnx-").removeprefix("gguf-").replace("language", "language model")
     sections = [
         _front_matter(manifest),
         f"# {manifest.name}",
-        f"A {manifest.kind.replace('language', 'language model')} made with [kit]({homepage()}).",
+        f"A {kind} made with [kit]({homepage()}).",
         "## How to open it",
         opening,
         "## What it was built on",
@@ -74,6 +75,13 @@ def _front_matter(manifest: Manifest) -> str:
             "pipeline_tag: image-text-to-text",
             "tags: [multimodal-kit]",
         ],
+        "onnx-dual-encoder": ["library_name: onnxruntime", "tags: [clip, onnx, multimodal-kit]"],
+        "onnx-vision-language": [
+            "library_name: onnxruntime",
+            "pipeline_tag: image-text-to-text",
+            "tags: [onnx, multimodal-kit]",
+        ],
+        "gguf-language": ["library_name: gguf", "pipeline_tag: text-generation", "tags: [gguf, multimodal-kit]"],
     }[manifest.kind]
     return "\n".join(["---", *kind, f"license: {licences[0].lower()}", "---"])
 

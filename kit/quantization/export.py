@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from kit.adapters.bundle import Bundle, open_bundle
 from kit.data.rows import Conversation
 from kit.errors import BundleError
-from kit.manifest import Manifest, write
 from kit.models.backends import EXTRA
 from kit.models.chat import Chat
 from kit.models.halves import trunk
@@ -30,16 +29,12 @@ from kit.quantization.onnx_graph import EIGHT, MIXED, check_layers, quantise, wr
 from kit.quantization.parity import TOLERANCES, Logits, Parity, Tolerance, logits_of, parity
 from kit.quantization.probes import fixed_probes
 from kit.quantization.runtime import FILE, KIND, LAYOUT, open_runtime
+from kit.quantization.sealed import seal
 
 _CALIBRATION = 64  # pictures
 _HELD_OUT = 400  # pairs that recall@1 is compared on
 _NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": (), "gguf": ("gguf",)}
 GGUF = "language.gguf"
-_TEXT_ONLY = """# {name}: the language tower for llama.cpp ({bits})
-
-`language.gguf` holds the text part alone: the format has no place for a picture that enters between a model's layers.
-It begins its answers as the bundle does without a picture; its chat template is the bundle's own.
-"""
 _BITS = {8: EIGHT, 4: MIXED}
 
 
@@ -166,7 +161,7 @@ def _gguf(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8)
     tokenizer = model.processor.tokenizer
     template = getattr(model.processor, "chat_template", None) or tokenizer.chat_template or ""
     write_gguf(folder / GGUF, model.language, tokenizer, bits=bits, name=bundle.manifest.name, template=template)
-    (folder / "README.md").write_text(_TEXT_ONLY.format(name=bundle.manifest.name, bits=TYPES[bits]), encoding="utf-8")
+    seal(folder, "gguf-language", bundle, made=f"GGUF, {TYPES[bits]}", parameters={"bits": bits})
     with quiet():
         alone = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=GGUF, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
@@ -217,15 +212,7 @@ def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int
     whole.config.save_pretrained(folder)
     whole.generation_config.save_pretrained(folder)
     model.processor.save_pretrained(folder)
-    parent = bundle.manifest
-    write(
-        folder,
-        Manifest(
-            kind=KIND, name=f"{parent.name} (ONNX, {bits} bits)", bases=parent.bases, data=parent.data,
-            parameters={**dict(parent.parameters), "bits": bits}, parents={parent.name: parent.digest()},
-            versions=parent.versions, kit=parent.kit,
-        ),
-    )  # fmt: skip
+    seal(folder, KIND, bundle, made=f"ONNX, {bits} bits", parameters={"bits": bits})
 
 
 def _table(folder: Path, language: Any) -> dict[str, Any]:

@@ -27,10 +27,11 @@ from torch.nn import functional as F
 from kit.adapters.bundle import TEXT_FILES, Bundle
 from kit.data.picture import Picture
 from kit.errors import BundleError, DataError
-from kit.manifest import Manifest, verify, write
+from kit.manifest import verify
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.frozen import quick
 from kit.models.load import CONFIG, heritage
+from kit.quantization.sealed import seal
 
 KIND = "onnx-dual-encoder"
 _FIRST = 4  # convolutions that stay in float32
@@ -101,12 +102,7 @@ def write_onnx_clip(folder: Path, encoder: ClipEncoder, calibration: Sequence[Pi
         _write_text(Path(work) / "text.onnx", encoder)
         _dynamic(Path(work) / "text.onnx", folder / "text.onnx")
     _write_rest(folder, encoder)
-    parent = bundle.manifest
-    made = Manifest(
-        kind=KIND, name=f"{parent.name} (ONNX, int8)", bases=parent.bases, data=parent.data, versions=parent.versions,
-        parameters=dict(parent.parameters), parents={parent.name: parent.digest()}, kit=parent.kit,
-    )  # fmt: skip
-    write(folder, made)
+    seal(folder, KIND, bundle, made="ONNX, int8", parameters={"calibrated_on": len(calibration)})
 
 
 def open_onnx_clip(folder: Path | str, *, threads: int | None = None) -> OnnxClip:

@@ -113,6 +113,10 @@ def test_an_int8_export_passes_its_gate_with_pictures_and_without(bundle, export
         assert 1e-4 < found.max_logit < 0.2
     said = json.loads((exported.folder / "manifest.json").read_text())
     assert said["parents"] == {"Seeing": bundle.manifest.digest()}
+    card = (exported.folder / "README.md").read_text()
+    assert "library_name: onnxruntime" in card
+    assert "open_runtime(" in card
+    assert all(base.source in card for base in bundle.manifest.bases)
     with pytest.raises(BundleError, match="which another library runs"):
         open_bundle(exported.folder).load()
     with pytest.raises(BundleError, match="not an export to ONNX"):

@@ -7,6 +7,7 @@ from stitched_models import tiny_stitch, write_language
 from kit.adapters.bundle import save_bundle
 from kit.adapters.llama_adapter import add_llama_adapter
 from kit.errors import ModelError
+from kit.manifest import verify
 from kit.models.language import load_language
 from kit.quantization.export import GGUF, export
 from kit.quantization.gguf_file import write_gguf
@@ -65,6 +66,7 @@ def test_an_export_is_gated_on_text_and_says_that_it_is_blind(bundle, tmp_path):
     assert found.folder is not None, found.gate
     assert 1e-4 < found.gate.max_logit < 0.2
     assert "holds the text part alone" in (found.folder / "README.md").read_text()
+    assert verify(found.folder).parents == {"Seeing": bundle.manifest.digest()}
     _, words = read(found.folder, GGUF)
     processor = bundle.load(device="cpu").processor
     expected = processor.apply_chat_template(TALK, add_generation_prompt=True)

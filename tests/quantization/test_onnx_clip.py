@@ -39,6 +39,7 @@ def test_towers_of_transformers_are_near_their_own(tiny_bundle, exported):
     assert 0.97 < found.image < 1 - 1e-7
     assert 0.97 < found.text < 1 - 1e-7
     assert found.faults() == []
+    assert "open_onnx_clip(" in (exported / "README.md").read_text()
     assert torch.equal(copy.tokenize(TEXTS), encoder.tokenize(TEXTS))
     picture = pictures[0].open()
     assert torch.equal(copy.preprocess(picture), encoder.preprocess(picture))
