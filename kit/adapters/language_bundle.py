@@ -243,7 +243,8 @@ def _from_the_hub(
     from transformers import AutoProcessor
 
     model = load_hub(references[0], dtype=dtype, **options)
-    model.processor = AutoProcessor.from_pretrained(folder, local_files_only=True, **options)
+    rest = {name: value for name, value in options.items() if name != "backend"}  # a word of transformers' own, too
+    model.processor = AutoProcessor.from_pretrained(folder, local_files_only=True, **rest)
     return model
 
 

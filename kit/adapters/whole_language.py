@@ -53,9 +53,6 @@ def backend_faults(folder: Path, said: Mapping[str, Any], asked: str | None) -> 
     if said.get("whole") and held:
         what = f"holds its language tower quantised by {held}, and what that lost does not come back"
         return [Fault(str(folder), what, "open the bundle that it was made from")]
-    if not said["stitched"] and asked:
-        what = "is a model of the Hub, whose language tower kit does not quantise yet"
-        return [Fault(str(folder), what, "load it with transformers and a quantization_config")]
     return []
 
 

@@ -131,6 +131,14 @@ def find_backend(name: str, device: str = "cpu") -> Backend:
     return BACKENDS[name]
 
 
+def spared(backend: Backend, dtype: torch.dtype, names: list[str]) -> Any:
+    """Return a backend's settings with some modules left as they are, by their whole names."""
+    settings: Any = backend.settings(dtype) if backend.settings is not None else None
+    where = "llm_int8_skip_modules" if backend.library == "bitsandbytes" else "modules_to_not_convert"
+    setattr(settings, where, names)
+    return settings
+
+
 def steady(model: nn.Module) -> int:
     """Keep bitsandbytes from scrambling 4-bit weights; return how many layers were guarded.
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from kit.errors import Fault, ModelError, raise_faults
-from kit.models.vision_language import VisionLanguage
+from kit.models.backends import Backend, check_coverage, find_backend, spared, steady
+from kit.models.vision_language import VisionLanguage, part
 from kit.parts.reference import Reference, fingerprint
 
 _AGAIN = "check the files, or download it again"
@@ -17,7 +18,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_hub(
-    reference: Reference, *, dtype: torch.dtype | str | None = None, trust_remote_code: bool = False
+    reference: Reference,
+    *,
+    dtype: torch.dtype | str | None = None,
+    backend: str = "",
+    trust_remote_code: bool = False,
 ) -> VisionLanguage:
     """Return a vision-language model with its processor, on the CPU and in evaluation mode.
 
@@ -26,6 +31,8 @@ def load_hub(
             fingerprint is loaded, so that what is recorded is what ran.
         dtype: Of the weights: a torch type, or "float32", "bfloat16", "float16". The checkpoint's own by default;
             float32 where that is float16 and there is no GPU, because a CPU lacks operations in float16.
+        backend: How the matrices of the language tower's layers are held, a name in
+            ``kit.models.backends.BACKENDS``; everything else stays as it is.
         trust_remote_code: Run the repository's own Python code. Read it first.
 
     Raises:
@@ -39,8 +46,35 @@ def load_hub(
     with _quiet():
         config = _config(reference, place, options)
         processor = _processor(reference, place, options)
-        model = _model(reference, place, {**options, "dtype": _dtype(reference, dtype, config)})
-    return VisionLanguage(model=model, processor=processor, bases=(mark,), name=reference.text)
+        chosen = find_backend(backend) if backend else None
+        options |= {"dtype": _dtype(reference, dtype, config)}
+        if chosen is not None and chosen.settings is None:
+            options["dtype"] = DTYPES[chosen.to]
+        elif chosen is not None:
+            options["quantization_config"] = _settings(chosen, config, options)
+        model = _model(reference, place, options)
+    found = VisionLanguage(model=model, processor=processor, bases=(mark,), name=reference.text)
+    steady(model)
+    if chosen is not None:
+        check_coverage(found.language, chosen)
+    return found
+
+
+def _settings(chosen: Backend, config: Any, options: dict[str, Any]) -> Any:
+    """Return a backend's settings that leave all but the language tower's layers alone."""
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        empty = AutoModelForImageTextToText.from_config(config, trust_remote_code=options["trust_remote_code"])
+    tower = part(empty, "language_model", "text_model")
+    inside = {id(module) for module in tower.modules()}
+    names = [
+        name
+        for name, module in empty.named_modules()
+        if isinstance(module, torch.nn.Linear) and (id(module) not in inside or ".layers." not in f".{name}")
+    ]
+    dtype = options["dtype"] if isinstance(options["dtype"], torch.dtype) else config.dtype or torch.float32
+    return spared(chosen, dtype, names)
 
 
 @contextmanager

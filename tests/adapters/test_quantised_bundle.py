@@ -7,15 +7,17 @@ import pytest
 import torch
 from PIL import Image
 from stitched_models import tiny_stitch, write_language
+from tiny_models import load_tiny
 
 from kit.adapters.bundle import open_bundle, save_bundle
-from kit.adapters.language import adapt_language
+from kit.adapters.language import adapt_language, adapt_towers
 from kit.adapters.llama_adapter import add_llama_adapter
 from kit.data.picture import Picture
-from kit.data.rows import Question
+from kit.data.rows import Conversation, Message, Question
 from kit.errors import BundleError
 from kit.models.activations import ActivationStore
 from kit.models.backends import held_as
+from kit.models.chat import Chat
 from kit.models.language_cut import LanguageCut
 from kit.models.language_tail import LanguageTail
 from kit.models.packed_answers import PackedAnswers
@@ -127,3 +129,25 @@ def test_a_plain_bundle_is_what_older_kits_read(tiny_vision, language, tmp_path)
     assert said["layout"] == 1
     assert not {"backend", "whole"} & said.keys()
     assert held_as(bundle.load(device="cpu", backend="bitsandbytes-nf4").language) == "nf4"
+
+
+@pytest.mark.parametrize("backend", LOW)
+@pytest.mark.parametrize("architecture", ["llava", "qwen3_vl", "smolvlm"])
+def test_lora_on_a_quantised_model_of_the_hub_gives_identical_outputs(tiny_folders, tmp_path, architecture, backend):
+    model = load_tiny(tiny_folders(architecture), backend=backend, dtype="float32")
+    adapt_towers(model, rank=2)
+    chat, row = Chat.of(model), Conversation("x", None, (Message("user", "Why?"), Message("assistant", "So.")))
+    batch = chat.batch([row])
+    model.model.train()(**batch).loss.backward()
+    for one in model.model.parameters():
+        if one.requires_grad:
+            assert one.grad is not None
+            one.data -= 0.5 * one.grad + 0.01
+    with torch.no_grad():
+        before = model.model.eval()(**batch).logits
+        bundle = save_bundle(tmp_path / "bundle", model, name="QLoRA")
+        assert torch.equal(model.model(**batch).logits, before)
+        again = open_bundle(bundle.folder).load(device="cpu")
+        assert torch.equal(again.model(**batch).logits, before)
+        assert held_as(again.language) == held_as(model.language) != "float32"
+        assert held_as(bundle.load(device="cpu", backend="").language) == "float32"

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from stitched_models import tiny_stitch, write_language
+from tiny_models import TINY, load_tiny
 from torch import nn
 
 from kit.adapters.lora import add_lora
@@ -218,3 +219,14 @@ def test_a_stitched_model_has_only_its_language_tower_quantised(folder, tiny_vis
     assert held_as(model.language) == "nf4"
     assert backend_of(model.vision) == backend_of(model.projector) == ""
     assert "quantization_config" not in model.model.config.language
+
+
+@pytest.mark.parametrize("architecture", sorted(TINY))
+@pytest.mark.parametrize("name", LOW)
+def test_of_the_hubs_models_the_language_towers_layers_are_quantised_and_nothing_else(tiny_folders, architecture, name):
+    model = load_tiny(tiny_folders(architecture), backend=name)
+    low = {path for path, module in model.model.named_modules() if backend_of(module) and not [*module.children()]}
+    inside = {id(module) for module in model.language.modules()}
+    assert len(low) == 2 * 7
+    assert all(id(model.model.get_submodule(path)) in inside for path in low)
+    assert backend_of(model.vision) == backend_of(model.projector) == ""
