@@ -14,7 +14,7 @@ from kit.humaneval.errors import StudyError
 from kit.humaneval.files import file_digest, read_rows, write_rows
 from kit.humaneval.queries import to_json
 from kit.humaneval.store import Store
-from kit.humaneval.votes import ANSWERS, KINDS, SKIP, UNDO, Vote
+from kit.humaneval.votes import ANSWERS, KINDS, SKIP, UNDO, Vote, is_ranked
 
 COLUMNS: Mapping[str, type] = {
     "uuid": str, "rater": str, "item": str, "left": str, "right": str, "answer": str, "kind": str, "ms": int,
@@ -151,13 +151,13 @@ def _fit(vote: Vote, protocol: Mapping[str, Any]) -> None:
 def _is_answer(vote: Vote, design: str) -> bool:
     if design == "pairwise":
         return vote.answer in ANSWERS and len(vote.shown) == 2
+    if vote.answer[:1] != ("{" if design == "likert" else "["):
+        return False
     try:
         given = json.loads(vote.answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
-    if design == "likert":
-        return isinstance(given, dict)
-    return isinstance(given, list) and sorted(map(str, given)) == sorted(map(str, range(len(vote.shown))))
+    return all(type(one) is int for one in given.values()) if design == "likert" else is_ranked(given, len(vote.shown))
 
 
 def _row(vote: Vote, pairwise: bool) -> dict[str, Any]:

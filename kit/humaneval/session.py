@@ -19,7 +19,7 @@ from kit.humaneval.raters import SLOWEST_MS
 from kit.humaneval.schedule import Task, tasks_of
 from kit.humaneval.store import LEASE_S, Store
 from kit.humaneval.study import Study
-from kit.humaneval.votes import SKIP, Vote, answer_fault, uuid_fault
+from kit.humaneval.votes import SKIP, UNDO, Vote, answer_fault, uuid_fault
 
 LONGEST_MS = 86_400_000  # a day; a clock that was set says more
 REMEMBERED = 50  # latest votes whose seconds tell how long the rest will take
@@ -176,11 +176,11 @@ class Session:
         with self._lock:
             if not self._written():
                 return self._state("unsaved", KEPT)
-            if uuid in self._sent:
-                return self.state()
             try:
-                history = self._begin()
+                history = self._begin()  # and what was sent before this sitting
             except StoreError:
+                return self.state()
+            if uuid in self._sent:
                 return self.state()
             if not history:
                 return self.state(NOTHING_TO_UNDO)
@@ -253,7 +253,10 @@ class Session:
     def _begin(self) -> list[tuple[str, Task]]:
         """Return the rater's votes with their tasks, oldest first, those from before this sitting included."""
         if self._history is None:
-            before = list(self.store.votes(self.study.name, rater=self.rater))
+            every = list(self.store.votes(self.study.name, rater=self.rater, every=True))
+            self._sent.update(vote.uuid for vote in every)
+            undone = {vote.undoes for vote in every}
+            before = [vote for vote in every if vote.kind != UNDO and vote.uuid not in undone]
             self._history = [(vote.uuid, vote.task) for vote in before]
             self._taken_ms.extend(vote.ms for vote in before if 0 < vote.ms < SLOWEST_MS)
         return self._history

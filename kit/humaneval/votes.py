@@ -87,12 +87,19 @@ def answer_fault(study: Study, vote: Vote) -> Fault | None:
         return Fault(where, what, allowed=f"Allowed: {listed(allowed)}.")
     try:
         given = json.loads(vote.answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Fault(where, f"is not JSON: {vote.answer!r}")
+    # No white space before: its first character tells a stored answer to be a ranking or points.
     if study.design == "best_of":
-        right = isinstance(given, list) and sorted(map(str, given)) == sorted(map(str, range(len(vote.shown))))
+        right = vote.answer.startswith("[") and is_ranked(given, len(vote.shown))
         return None if right else Fault(where, f"must list each place once, best first, got {vote.answer}")
-    return None if _is_rated(study, given) else Fault(where, f"must give each criterion its points, got {vote.answer}")
+    right = vote.answer.startswith("{") and _is_rated(study, given)
+    return None if right else Fault(where, f"must give each criterion its points, got {vote.answer}")
+
+
+def is_ranked(given: Any, n: int) -> bool:
+    """Tell whether places are numbers, each once: one "0" among them, and the whole study could not be read."""
+    return isinstance(given, list) and all(type(place) is int for place in given) and sorted(given) == list(range(n))
 
 
 def _is_rated(study: Study, given: Any) -> bool:

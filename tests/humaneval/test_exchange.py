@@ -64,6 +64,24 @@ def test_rankings_and_rubrics_too(other, tmp_path, ending, design, more, answer)
         assert list(other.votes("captions")) == list(store.votes("captions"))
 
 
+@pytest.mark.parametrize(
+    ("design", "more", "answer"),
+    [
+        ("best_of", {}, '["1","0","2"]'),
+        ("best_of", {}, " [1,0,2]"),
+        ("likert", {"rubric": {"good": ("no", "yes")}}, '{"good":"2"}'),
+    ],
+)
+def test_an_answer_that_nothing_could_be_counted_by_is_refused(other, tmp_path, design, more, answer):
+    study = make_study(design=design, conditions=("a", "b", "c"), **more)
+    other.register(study)
+    shown = ["a", "b", "c"] if design == "best_of" else ["a"]
+    row = {"rater": study.raters[0], "item": study.items[0].id, "shown": json.dumps(shown), "answer": answer}
+    (tmp_path / "votes.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(StudyError, match=f"no answer of the design {design}"):
+        import_votes(other, tmp_path / "votes.jsonl", name=study.name)
+
+
 def test_a_csv_of_three_columns_is_enough(other, tmp_path):
     path = tmp_path / "friends.csv"
     path.write_text("\ufeffleft,right,answer\nbase,new,left\nnew,base,tie\n", encoding="utf-8")

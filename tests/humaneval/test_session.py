@@ -255,6 +255,21 @@ def test_a_resend_is_the_same_row_even_for_a_new_server(store):
     assert [vote.uuid for vote in votes(store)] == [name]
 
 
+def test_a_resent_undo_takes_nothing_more_back_from_a_new_server(store):
+    study, name, vote = make_study(6), str(uuid.uuid4()), str(uuid.uuid4())
+    session = sit(store, study)
+    first = session.state().page.token
+    second = session.answer(first, "left", uuid=vote).page.token
+    session.answer(second, "left")
+    session.undo(uuid=name)
+    fresh = sit(store, study)  # the server was killed before it could acknowledge that
+    state = fresh.undo(uuid=name)
+    assert (state.message, state.done, state.page.token) == ("", 1, second)
+    assert fresh.answer(first, "left", uuid=vote).done == 1, "the first answer again, which was acknowledged by nobody"
+    assert fresh.undo().page.token == first
+    assert fresh.undo().message == NOTHING_TO_UNDO
+
+
 def test_undo_appends_a_row_and_shows_the_page_again(store):
     session = sit(store, make_study(6))
     assert session.undo().message == NOTHING_TO_UNDO
