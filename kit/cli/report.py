@@ -21,15 +21,17 @@ def report(
     """Print the path of the newest report."""
     from kit.runner.figures import write_figures
     from kit.runner.ledger import every_run
+    from kit.runner.library import recipe_paths
     from kit.runner.run import REPORT
 
     found = every_run(out, name)
     if not found:
-        known = sorted({folder.parent.name for folder in every_run(out)})
+        known, recipes = sorted({folder.parent.name for folder in every_run(out)}), recipe_paths()
         where, what = (f"{out}/{name}", f"no finished run of {name}.") if name else (str(out), "no finished run.")
-        hint = did_you_mean(name or "", known)
+        hint = did_you_mean(name or "", {*known, *recipes})
+        fix = f"kit run {name}" if name in recipes else "kit list shows what can be run"
         allowed = f"Runs: {listed(known)}." if known else ""
-        raise RunError.of(where, what + hint, f"kit run {name or 'NAME'}", allowed)
+        raise RunError.of(where, what + hint, fix, allowed)
     path = found[0] / REPORT
     print(path)
     for file in write_figures(found[0], figures, name=found[0].parent.name) if figures else ():

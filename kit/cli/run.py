@@ -32,7 +32,7 @@ def run(
             "--limit-s",
             min=1,
             metavar="SECONDS",
-            help="Stop the notebook after this long. [default: the recipe's, else 4 h]",
+            help=r"Stop the notebook after this long. \[default: the recipe's, else 4 h]",
         ),
     ] = None,
     price_per_hour: Annotated[

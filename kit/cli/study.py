@@ -30,7 +30,7 @@ FORMATS = {
 def serve_study(
     path: StudyFile,
     *,
-    db: Annotated[str, typer.Option("--db", metavar="URL", help="The votes. [default: beside the study]")] = "",
+    db: Annotated[str, typer.Option("--db", metavar="URL", help=r"The votes. \[default: beside the study]")] = "",
     raters: Annotated[str, typer.Option(metavar="ANA,BEN", help="Who gets a link; all raters by default.")] = "",
     host: Annotated[str, typer.Option(help="Where to listen; only this machine by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Links hold as long as it stays the same.")] = 7860,
@@ -44,6 +44,7 @@ def serve_study(
     from kit.cli.study_tables import show_links
     from kit.humaneval.blindness import blindness
     from kit.humaneval.protocol import read_study
+    from kit.humaneval.schema import hidden
     from kit.humaneval.store import Store
     from kit.sharing.arena import Arena, check_invited
     from kit.sharing.serve import serve
@@ -57,7 +58,7 @@ def serve_study(
     if not (report := blindness(study)).is_blind:
         print(f"It is not blind in all respects: kit study check {path} says how ({len(report.clues)} clues).")
     served = serve(arena, host=host, port=port, share=share)
-    show_links(served)
+    show_links(served, hidden(store.url).removeprefix("sqlite:///"))
     with store:
         _wait(served)
 
@@ -107,7 +108,7 @@ def export_study(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to; replaced if it is there.")],
     form: Annotated[
-        str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}. [default: by the file's ending]")
+        str, typer.Option("--format", help=rf"One of {', '.join(FORMATS)}. \[default: by the file's ending]")
     ] = "",
     study: Name = "",
     protocol: Annotated[
@@ -115,7 +116,7 @@ def export_study(
         typer.Option(
             "--protocol",
             metavar="STUDY.yaml",
-            help="For dpo: where prompts and outputs are. [default: where it was served from]",
+            help=r"For dpo: where prompts and outputs are. \[default: where it was served from]",
         ),
     ] = None,
 ) -> None:
@@ -156,15 +157,19 @@ def import_study(
     db: Database,
     *,
     battles: Annotated[bool, typer.Option("--battles", help="The file holds FastChat's or Arena's battles.")] = False,
-    study: Annotated[str, typer.Option("--study", metavar="NAME", help="[default: the file's stem]")] = "",
+    study: Annotated[
+        str,
+        typer.Option("--study", metavar="NAME", help=r"\[default: where its votes are already, else the file's stem]"),
+    ] = "",
 ) -> None:
     """Append votes from a file; the same file twice adds nothing."""
-    from kit.humaneval.exchange import import_battles, import_votes
+    from kit.humaneval.exchange import home_of, import_battles, import_votes
     from kit.humaneval.store import Store
 
     with Store(db) as store:
-        new = (import_battles if battles else import_votes)(store, path, name=study)
-        print(f"{new} new votes in the study {study or path.stem!r}")
+        name = study or (path.stem if battles else home_of(store, path))
+        new = (import_battles if battles else import_votes)(store, path, name=name)
+        print(f"{new} new votes in the study {name!r}")
 
 
 @app.command("plan")
@@ -173,10 +178,10 @@ def plan_study(
     win_share: Annotated[float, typer.Option(help="Share of decided votes that the better one should win.")] = 0.6,
     raters: Annotated[int, typer.Option(min=1, help="Among how many people the votes are shared.")] = 5,
     tie_rate: Annotated[
-        float | None, typer.Option(help="Share of ties. [default: as measured with --db, else 0.2]")
+        float | None, typer.Option(help=r"Share of ties. \[default: as measured with --db, else 0.2]")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Seconds a vote. [default: as measured with --db, else 10]")
+        float | None, typer.Option(help=r"Seconds a vote. \[default: as measured with --db, else 10]")
     ] = None,
     alpha: Annotated[float, typer.Option(help="Chance of a false verdict.")] = 0.05,
     power: Annotated[float, typer.Option(help="Power of the test that looks once.")] = 0.8,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from kit.sharing.serve import Served
 
 
-def show_links(served: Served) -> None:
-    """Print where everybody goes."""
+def show_links(served: Served, database: str) -> None:
+    """Print where everybody goes, and where their votes do."""
     console = _console()
     table = _table("who", "link")
     for rater, link in served.links.items():
@@ -37,6 +37,7 @@ def show_links(served: Served) -> None:
         _line(console, "Links travel unencrypted in this network: whoever listens can vote, too.")
     else:
         _line(console, "Only this machine gets in; --host 0.0.0.0 lets your network in, --share everybody with a link.")
+    _line(console, f"Votes go into {database}: kit study rank --db {database}")
     _line(console, "^C ends it; the links stay the same.")
 
 

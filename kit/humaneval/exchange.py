@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import Fault, did_you_mean, listed, raise_faults
+from kit.humaneval import queries, schema
 from kit.humaneval.errors import StudyError
 from kit.humaneval.files import file_digest, read_rows, write_rows
-from kit.humaneval.queries import to_json
 from kit.humaneval.store import Store
 from kit.humaneval.votes import ANSWERS, KINDS, SKIP, UNDO, Vote, is_ranked
 
@@ -58,13 +58,28 @@ def import_votes(store: Store, path: Path, *, name: str = "") -> int:
     Args:
         store: The store.
         path: CSV, JSONL, JSON or Parquet.
-        name: The study; by default the file's stem.
+        name: The study; by default as ``home_of`` finds it.
 
     Raises:
         StudyError: unknown or missing columns, or rows that do not fit; the first twenty faults at once, and nothing
             is written.
     """
-    return _import(store, path, name or path.stem, _OWN)
+    return _import(store, path, name or home_of(store, path), _OWN)
+
+
+def home_of(store: Store, path: Path) -> str:
+    """Return the study that holds a file's votes already, by the id of the first one; else the file's stem.
+
+    So what was exported comes back to where it was, under whatever name the file has.
+
+    Raises:
+        StudyError: unknown or missing columns, or no row that is a vote.
+    """
+    first = next(_votes(path, file_digest(path), _OWN, {}), None)
+    if first is None:
+        return path.stem
+    with schema.told(store.url), store.engine.connect() as connection, connection.begin():
+        return queries.study_of(connection, first.uuid) or path.stem
 
 
 def export_battles(store: Store, name: str, path: Path) -> int:
@@ -163,7 +178,7 @@ def _is_answer(vote: Vote, design: str) -> bool:
 def _row(vote: Vote, pairwise: bool) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(vote, key) for key in COLUMNS if hasattr(vote, key)}
     if not pairwise:
-        return row | {"shown": to_json(vote.shown), "outputs": to_json(vote.outputs)}
+        return row | {"shown": queries.to_json(vote.shown), "outputs": queries.to_json(vote.outputs)}
     sides = zip(("left", "right"), vote.shown, vote.outputs, strict=True)
     return row | {
         key: value for side, name, output in sides for key, value in ((side, name), (f"{side}_output", output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -110,8 +110,7 @@ def overview(store: Store, name: str, *, rounds: int = 1000) -> Overview:
     if design == "likert":
         return _of_rubric(store, name, common)
     table = store.table(name)
-    stop = Stop(**protocol["stop"]) if "stop" in protocol else None
-    found = [] if stop is None else verdicts(table, protocol["conditions"], stop=stop)
+    found = verdicts(table, protocol["conditions"], stop=_stop(protocol)) if "stop" in protocol else []
     board = _or_none(lambda: leaderboard(table, rounds=rounds))
     identical = int((table.kind == IDENTICAL).sum())
     seconds = median_seconds(table)
@@ -123,6 +122,12 @@ def overview(store: Store, name: str, *, rounds: int = 1000) -> Overview:
         agreement=_or_none(lambda: agreement(table, rounds=rounds)), raters=rater_reports(table),
         rubric={}, rubric_agreement={}, notes=notes,
     )  # fmt: skip
+
+
+def _stop(protocol: Mapping[str, Any]) -> Stop:
+    """Return a study's stopping rule: it ends with its items, if not before, since each counts once."""
+    stop = Stop(**protocol["stop"])
+    return replace(stop, max_votes=min(stop.max_votes, len(protocol["items"])))
 
 
 def _of_rubric(store: Store, name: str, common: Mapping[str, Any]) -> Overview:

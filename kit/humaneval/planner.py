@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kit.errors import Fault, raise_faults
 from kit.humaneval.errors import StudyError
 from kit.humaneval.sequential import Floats, log_mixture
 
@@ -61,12 +62,19 @@ def plan(
     Raises:
         StudyError: a value out of range.
     """
-    if not (0.5 < win_share < 1 and 0 <= tie_rate < 1 and 0 < alpha < 1 and 0 < power < 1):
-        raise StudyError.of(
-            "plan", f"win_share {win_share}, tie_rate {tie_rate}, alpha {alpha} or power {power}: range"
-        )
-    if raters < 1 or max_votes < 1 or not seconds_per_vote > 0:
-        raise StudyError.of("plan", f"raters {raters}, max_votes {max_votes} or seconds {seconds_per_vote}: range")
+    ranges = [
+        ("win_share", win_share, "above 0.5 and below 1", 0.5 < win_share < 1),
+        ("tie_rate", tie_rate, "at least 0 and below 1", 0 <= tie_rate < 1),
+        ("alpha", alpha, "above 0 and below 1", 0 < alpha < 1),
+        ("power", power, "above 0 and below 1", 0 < power < 1),
+        ("raters", raters, "at least 1", raters >= 1),
+        ("max_votes", max_votes, "at least 1", max_votes >= 1),
+        ("seconds_per_vote", seconds_per_vote, "above 0", seconds_per_vote > 0),
+    ]
+    raise_faults(
+        [Fault(f"plan: {name}", f"must be {what}, got {value}") for name, value, what, ok in ranges if not ok],
+        StudyError,
+    )
     decided = stopping_chances(win_share, alpha=alpha, most=max(1, math.floor(max_votes * (1 - tie_rate))))
     reached = np.cumsum(decided)
     median, ninetieth = (_first(reached, share, tie_rate) for share in (0.5, 0.9))

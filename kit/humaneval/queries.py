@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, ins
 from kit.errors import Fault, raise_faults
 from kit.humaneval.errors import StudyError
 from kit.humaneval.schedule import REPEAT_GAP, Task, identical
-from kit.humaneval.schema import clock, handouts, insert_new, votes
+from kit.humaneval.schema import clock, handouts, insert_new, studies, votes
 from kit.humaneval.study import Study
 from kit.humaneval.votes import UNDO, Vote
 
@@ -152,6 +152,12 @@ def is_resend(connection: Connection, number: int, vote: Vote) -> bool:
         StudyError: its id belongs to another vote.
     """
     return bool(_there(connection, number, [vote]))
+
+
+def study_of(connection: Connection, vote: str) -> str | None:
+    """Return the name of the study that holds a vote, by the vote's id; None where no study does."""
+    query = select(studies.c.name).join(votes, votes.c.study == studies.c.id).where(votes.c.uuid == vote)
+    return connection.execute(query).scalar()
 
 
 def write(connection: Connection, number: int, rows: Iterable[Vote]) -> None:

@@ -192,5 +192,7 @@ def told(url: str) -> Iterator[None]:
         yield
     except (DBAPIError, PoolTimeout) as error:
         first = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        if first == "file is not a database":  # SQLite's words; trying again would not help
+            raise StoreError.of(hidden(url), "is no SQLite database", "name another file; it need not exist") from error
         fix = "try again with the same id: what had been stored is not stored twice"
         raise StoreError(Fault(hidden(url), f"the database did not answer: {first}", fix)) from error

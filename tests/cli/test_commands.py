@@ -65,6 +65,9 @@ def test_reuse_imports_no_papermill(kit: Call, notebooks: Path, tmp_path: Path) 
         (["run", "{nb}/raises.ipynb"], "ZeroDivisionError"),
         (["run", "{nb}/simple.ipynb", "--out", "{nb}/simple.ipynb"], "is a file"),
         (["report", "nothing"], "no finished run"),
+        (["report", "nothing"], "kit list shows what can be run"),
+        (["report", "stitch-clpi"], "Did you mean 'stitch-clip'?"),
+        (["report", "stitch-clip"], "Fix: kit run stitch-clip"),
         (["copy", "no-such"], "no such recipe"),
         (["parts", "pull", "opnmoji"], "Did you mean 'openmoji'?"),
         (["parts", "pull"], "no part was named"),
@@ -131,6 +134,23 @@ def test_an_installed_kit_lists_runs_and_copies_its_recipes(kit: Call, tmp_path:
     again = kit("copy", "measure", "--to", "mine", **where)
     assert again.returncode == 2
     assert again.stderr.count("is there already") == 2
+
+
+def test_no_part_of_a_help_is_taken_for_markup(kit: Call) -> None:
+    from rich.text import Text
+    from typer.main import get_command
+
+    from kit.cli.app import app
+
+    commands, helps = [get_command(app)], list[str]()
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        helps += [told for one in command.params if (told := getattr(one, "help", None))]
+    assert any("[default: " in told for told in helps)
+    for told in helps:
+        assert Text.from_markup(told).plain == told.replace(r"\[", "["), told
+    assert "[default: beside the study]" in kit("study", "serve", "--help").stdout
 
 
 def test_lab_opens_a_copy_and_overwrites_nothing(kit: Call, tmp_path: Path, notebooks: Path) -> None:

@@ -82,6 +82,12 @@ def test_rank_tells_all(kit: Call, voted: Path) -> None:
     assert found["left_share"]["baseline"] == 0.5
 
 
+def test_no_more_is_promised_than_the_study_has_items_for(kit: Call, voted: Path, study: Path) -> None:
+    (found,) = json.loads(kit("study", "rank", "--db", voted, "--json").stdout)["verdicts"]
+    assert found["wins"] + found["losses"] + found["ties"] == len(read_study(study).items)
+    assert (found["verdict"], found["likely_left"]) == ("ended", None)
+
+
 def test_a_rubric_is_ranked_by_its_means(kit: Call, tmp_path: Path) -> None:
     path = tmp_path / "rubric.yaml"
     items = "\n".join(f"  - {{id: {name}, prompt: p, outputs: {{base: x, adapted: y}}}}" for name in "ab")
@@ -106,6 +112,8 @@ def test_votes_go_out_and_come_back(kit: Call, voted: Path, tmp_path: Path, endi
     back = kit("study", "import", f"votes.{ending}", "--db", "second.db", "--study", "captions")
     assert "30 new votes" in back.stdout
     assert "0 new votes" in kit("study", "import", f"votes.{ending}", "--db", "second.db", "--study", "captions").stdout
+    home = kit("study", "import", f"votes.{ending}", "--db", voted)
+    assert "0 new votes in the study 'captions'" in home.stdout, home.stderr
     first, second = (json.loads(kit("study", "rank", "--db", db, "--json").stdout) for db in (voted, "second.db"))
     (one, other), (same, alike) = first["board"]["standings"], second["board"]["standings"]
     assert [one["model"], other["model"]] == [same["model"], alike["model"]]
@@ -158,8 +166,9 @@ def test_check_names_clues(kit: Call, study: Path) -> None:
         (["import", "bad.csv", "--db", "captions.db", "--study", "captions"], "no such column: 'wimmer'"),
         (["import", "bad.csv", "--db", "newer.db"], "schema 99 is newer than this kit reads"),
         (["rank", "--db", "newer.db"], "schema 99 is newer than this kit reads"),
-        (["plan", "--win-share", "1.5"], "win_share 1.5"),
+        (["plan", "--win-share", "1.5"], "win_share: must be above 0.5 and below 1, got 1.5"),
         (["check", "bad.yaml"], "items: is missing"),
+        (["rank", "--db", "bad.yaml"], "bad.yaml: is no SQLite database"),
     ],
 )
 def test_bad_input_ends_with_2_and_no_traceback(

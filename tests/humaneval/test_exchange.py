@@ -42,6 +42,10 @@ def test_there_and_back(voted, store, other, tmp_path, ending):
     assert import_votes(other, path) == 0
     assert other.protocol("captions")["conditions"] == ["adapted", "base"]
     assert import_votes(store, path, name="captions") == 0
+    elsewhere = tmp_path / f"votes.{ending}"
+    elsewhere.write_bytes(path.read_bytes())
+    assert import_votes(store, elsewhere) == 0, "votes come back to the study that they left, whatever the file's name"
+    assert set(store.studies()) == {"captions"}
     again = tmp_path / f"again.{ending}"
     export_votes(other, "captions", again)
     assert ending == "parquet" or again.read_bytes() == path.read_bytes()

@@ -57,8 +57,15 @@ def test_what_will_not_be_seen_is_said():
     [{"win_share": 0.5}, {"win_share": 1.0}, {"tie_rate": 1.0}, {"alpha": 0}, {"raters": 0}, {"seconds_per_vote": 0.0}],
 )
 def test_bad_input(changed):
-    with pytest.raises(StudyError, match="plan: "):
+    ((name, value),) = changed.items()
+    with pytest.raises(StudyError, match=f"plan: {name}: must be .*, got {value}"):
         plan(**{"win_share": 0.6, "raters": 3, **changed})
+
+
+def test_all_that_is_out_of_range_is_told_at_once():
+    with pytest.raises(StudyError) as caught:
+        plan(win_share=1.4, raters=0)
+    assert [fault.where for fault in caught.value.faults] == ["plan: win_share", "plan: raters"]
 
 
 def test_the_normal_approximation_holds_by_simulation():

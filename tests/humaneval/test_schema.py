@@ -42,7 +42,7 @@ def test_urls_that_are_refused(url, said):
 
 def test_a_file_that_is_no_database(tmp_path):
     (tmp_path / "votes.db").write_text("left,right\n" * 100)
-    with pytest.raises(StoreError, match="file is not a database"):
+    with pytest.raises(StoreError, match="is no SQLite database"):
         Store(str(tmp_path / "votes.db"))
 
 
