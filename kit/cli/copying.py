@@ -47,6 +47,7 @@ def copy(
     for path in copies:
         print(path)
     print(f"Run it: kit run {to / known[name].name}")
+    print(f"Change it, cell by cell: jupyter lab {to / notebook.name}")
 
 
 def _repointed(recipe: Path, notebook: str) -> str:

@@ -17,6 +17,9 @@ from kit.humaneval.study import Stop, Study
 
 FILE = "study.yaml"
 KEYS = frozenset(spec.name for spec in dataclasses.fields(Study)) - {"source"} | {"outputs"}
+NEEDED = {
+    "question": "Which is better?", "conditions": "[base, adapted]", "raters": "[ana, ben]", "items": "items.jsonl",
+}  # fmt: skip
 ITEM_KEYS = frozenset({"id", "prompt", "picture", "audio", "outputs"})
 OUTPUT_KEYS = frozenset({"text", "picture", "audio"})
 STOP_KEYS = frozenset(spec.name for spec in dataclasses.fields(Stop))
@@ -40,13 +43,14 @@ def read_study(path: Path) -> Study:
     reading.unknown("", values, KEYS)
     fields = {key: value for key, value in values.items() if key in KEYS - {"outputs", "items", "gold", "stop"}}
     fields.setdefault("name", path.absolute().parent.name if path.name == FILE else path.stem)
-    for key in ("question", "conditions", "raters", "items"):
+    for key, example in NEEDED.items():
         if values.get(key) is None:
-            reading.say(key, "is missing", "give it")
+            reading.say(key, "is missing", f"write {key}: {example}")
     fields["question"] = values.get("question", "")
     fields |= {key: reading.names(key, values.get(key)) for key in ("conditions", "raters")}
     fields["rubric"] = reading.rubric(values.get("rubric"))
-    fields["items"] = reading.items("items", values.get("items"), reading.outputs(values.get("outputs")))
+    outputs = reading.outputs(values.get("outputs"), fields["conditions"])
+    fields["items"] = reading.items("items", values.get("items"), outputs)
     fields["gold"] = reading.items("gold", values.get("gold"), {})
     fields["stop"] = reading.stop(values.get("stop"))
     try:
@@ -143,7 +147,8 @@ class _Reading:
     def news(self, faults: Sequence[Fault]) -> list[Fault]:
         """Return the faults that do not follow from what could not be read and is empty by now."""
         lost = any(place.startswith(f"{self.where}: outputs") for place in self.places)
-        kept = [fault for fault in faults if not fault.where.startswith(tuple(self.places))]
+        emptied = {place.rpartition(".")[0] for place in self.places if ".outputs." in place}  # by a misspelled key
+        kept = [one for one in faults if not one.where.startswith(tuple(self.places)) and one.where not in emptied]
         return [fault for fault in kept if not (lost and fault.where.endswith(".outputs"))]
 
     def unknown(self, place: str, values: Mapping[str, Any], allowed: frozenset[str]) -> None:
@@ -204,11 +209,15 @@ class _Reading:
             found.append(Item(value["id"], made, prompt, Picture.at(picture) if picture else None, audio))
         return tuple(found)
 
-    def outputs(self, values: Any) -> dict[str, dict[str, Any]]:
+    def outputs(self, values: Any, conditions: Sequence[str]) -> dict[str, dict[str, Any]]:
         if values is not None and not isinstance(values, dict):
             self.say("outputs", f"must be a mapping by condition, got {values!r}", "write {base: base.jsonl}")
         found: dict[str, dict[str, Any]] = {}
         for name, file in (values if isinstance(values, dict) else {}).items():
+            if conditions and name not in conditions:
+                what = f"not a condition of the study.{did_you_mean(str(name), conditions)}"
+                self.say(f"outputs.{name}", what, allowed=f"Conditions: {listed(conditions)}.")
+                continue
             lines = found.setdefault(name, {})
             for number, line in self.lines(f"outputs.{name}", file):
                 if not isinstance(line, dict) or not isinstance(line.get("id"), str):

@@ -129,6 +129,7 @@ def test_an_installed_kit_lists_runs_and_copies_its_recipes(kit: Call, tmp_path:
     assert "Did you mean 'measure'?" in kit("run", "measur", **where).stderr
     copied = kit("copy", "measure", "--to", "mine", **where)
     assert copied.returncode == 0, copied.stderr
+    assert "jupyter lab mine/result.ipynb" in copied.stdout
     assert (tmp_path / "mine" / "measure.yaml").read_text().splitlines()[:2] == ["# kept", "notebook: result.ipynb"]
     assert kit("run", "mine/measure.yaml", "--size", "smoke", **where).returncode == 0
     again = kit("copy", "measure", "--to", "mine", **where)

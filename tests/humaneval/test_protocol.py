@@ -145,6 +145,30 @@ def test_bad_files(write, text, said):
     assert len(caught.value.faults) == 1
 
 
+def test_a_misspelled_condition_of_outputs_is_one_fault_and_not_two_for_each_item(write, tmp_path: Path):
+    (tmp_path / "b.jsonl").write_text("".join(f'{{"id": "item{n}", "text": "x"}}\n' for n in range(3)))
+    text = "question: Q?\nconditions: [base, adapted]\nraters: [x]\noutputs: {adaptd: b.jsonl}\nitems:\n"
+    items = "".join(f"  - {{id: item{n}, prompt: p, outputs: {{base: text}}}}\n" for n in range(3))
+    with pytest.raises(StudyError) as caught:
+        read_study(write(text + items))
+    assert len(caught.value.faults) == 1
+    assert "outputs.adaptd: not a condition of the study. Did you mean 'adapted'?" in str(caught.value)
+
+
+def test_a_misspelled_key_of_an_output_is_not_told_again_as_an_empty_output(write):
+    text = "question: Q?\nconditions: [a, b]\nraters: [x]\nitems:\n"
+    with pytest.raises(StudyError) as caught:
+        read_study(write(text + "  - {id: i, prompt: p, outputs: {a: {txt: x}, b: ''}}\n"))
+    told = [fault.where.partition(": ")[2] for fault in caught.value.faults]
+    assert told == ["items.i.outputs.a.txt", "items.i.outputs.b"]
+
+
+def test_what_is_missing_is_shown(write):
+    with pytest.raises(StudyError) as caught:
+        read_study(write("question: Q?\n"))
+    assert "conditions: is missing\n  Fix: write conditions: [base, adapted]" in str(caught.value)
+
+
 def test_a_missing_file_of_outputs_is_one_fault_and_not_one_for_each_item(write):
     text = "question: Q?\nconditions: [a, b]\nraters: [x]\noutputs: {a: gone.jsonl}\nitems:\n"
     items = "".join(f"  - {{id: item{n}, prompt: p, outputs: {{b: text}}}}\n" for n in range(3))
