@@ -85,10 +85,20 @@ def show_check(study: Study, report: Blindness) -> None:
         _line(console, f"{item}: the output of {whose} says {name!r}", "yellow")
     for note in report.notes:
         _line(console, f"Note: {note}")
+    if study.design != "likert" and report.items < (fewest := _fewest_items(study)):
+        what = f"{report.items} items cannot end in a verdict: {fewest} could, if one model won every one of them."
+        _line(console, f"Note: {what} kit study plan tells what is likely.", "yellow")
     if report.is_blind:
         _line(console, "Nothing found that reaches raters and tells the conditions apart.", "green")
     else:
         _line(console, "What is compared may itself be a clue: no fault then, but worth a sentence in the methods.")
+
+
+def _fewest_items(study: Study) -> int:
+    from kit.humaneval.sequential import fewest_outcomes
+
+    n = len(study.conditions)
+    return fewest_outcomes(study.stop.alpha / (n * (n - 1) / 2))  # all pairs share the rule's alpha
 
 
 def _ranking(console: Console, board: Leaderboard) -> None:

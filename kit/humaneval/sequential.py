@@ -161,6 +161,18 @@ def evidence_path(outcomes: ArrayLike, *, alpha: float = 0.05) -> Path:
     return Path(log_e, np.maximum.accumulate(low), np.minimum.accumulate(high))
 
 
+def fewest_outcomes(alpha: float) -> int:
+    """Return after how many outcomes a verdict can fall at the earliest: that many wins and nothing else.
+
+    >>> fewest_outcomes(0.05)
+    15
+    """
+    n = 1
+    while log_mixture(n, 0) + n * np.log(2) < -np.log(alpha):
+        n += 1
+    return n
+
+
 def item_outcomes(table: VoteTable, first: str, second: str, *, votes_each: int = 1) -> Floats:
     """Return one outcome per item: the first model's mean score over the item's first votes, in order of completion.
 

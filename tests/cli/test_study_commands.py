@@ -149,6 +149,12 @@ def test_check_names_clues(kit: Call, study: Path) -> None:
     assert "length in characters" in done.stdout
     assert "the greater one is adapted" in done.stdout
     assert read_study(study).digest in done.stdout
+    assert "12 items cannot end in a verdict: 15 could" in done.stdout
+    longer = study.read_text() + "".join(
+        f"  - {{id: more{n}, prompt: Say {n}., outputs: {{base: a {n}, adapted: b {n}}}}}\n" for n in range(3)
+    )
+    (study.parent / "longer.yaml").write_text(longer)
+    assert "cannot end in a verdict" not in kit("study", "check", "longer.yaml").stdout
     assert json.loads(kit("study", "check", study, "--json").stdout)["is_blind"] is False
 
 

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta
 
 from kit.humaneval.errors import StudyError
-from kit.humaneval.sequential import evidence, evidence_path, item_outcomes, verdicts
+from kit.humaneval.sequential import evidence, evidence_path, fewest_outcomes, item_outcomes, verdicts
 from kit.humaneval.simulate import simulated_votes
 from kit.humaneval.study import Stop
 from kit.humaneval.table import VoteTable
@@ -18,6 +18,13 @@ A, B = "model 0", "model 1"
 def votes(answers, items=None):
     n = len(answers)
     return VoteTable.of(["a"] * n, ["b"] * n, answers, items=items)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 3, 0.01])
+def test_no_verdict_falls_before_the_fewest_outcomes(alpha):
+    fewest = fewest_outcomes(alpha)
+    assert evidence(votes(["left"] * fewest), "a", "b", stop=Stop(alpha=alpha)).verdict == "first"
+    assert evidence(votes(["left"] * (fewest - 1)), "a", "b", stop=Stop(alpha=alpha)).verdict == "undecided"
 
 
 def test_the_e_value_is_a_mixture_over_a_half():
