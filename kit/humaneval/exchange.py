@@ -73,13 +73,9 @@ def home_of(store: Store, path: Path) -> str:
     So what was exported comes back to where it was, under whatever name the file has.
 
     Raises:
-        StudyError: unknown or missing columns, or no row that is a vote.
+        StudyError: the file cannot be read.
     """
-    first = next(_votes(path, file_digest(path), _OWN, {}), None)
-    if first is None:
-        return path.stem
-    with schema.told(store.url), store.engine.connect() as connection, connection.begin():
-        return queries.study_of(connection, first.uuid) or path.stem
+    return _home(store, path) or path.stem
 
 
 def export_battles(store: Store, name: str, path: Path) -> int:
@@ -107,7 +103,23 @@ def import_battles(store: Store, path: Path, *, name: str = "") -> int:
     return _import(store, path, name or path.stem, _BATTLES)
 
 
+def _home(store: Store, path: Path) -> str | None:
+    for line, row in read_rows(path):
+        first = str(row.get("uuid") or _id_of(file_digest(path), line))
+        with schema.told(store.url), store.engine.connect() as connection, connection.begin():
+            return queries.study_of(connection, first)
+    return None
+
+
+def _id_of(digest: str, line: int) -> str:
+    """Return the id of a row that came without: the same for the same line of the same file."""
+    return str(uuid.uuid5(NAMES, f"{digest}:{line}"))
+
+
 def _import(store: Store, path: Path, name: str, form: _Form) -> int:
+    if (home := _home(store, path)) not in {None, name}:
+        what = f"its votes are in this database already, in the study {home!r}, and count once"
+        raise StudyError.of(str(path), what, "import it there, or into another database")
     known = name in store.studies()
     protocol = store.protocol(name) if known else {}
     digest = file_digest(path)
@@ -133,7 +145,7 @@ def _votes(path: Path, digest: str, form: _Form, protocol: Mapping[str, Any]) ->
             raise_faults(list(form.column_faults(where, row)), StudyError)
             shapes.add(shape)
         try:
-            vote = form.read(row, str(uuid.uuid5(NAMES, f"{digest}:{line}")))
+            vote = form.read(row, _id_of(digest, line))
             _fit(vote, protocol)
         except ValueError as error:
             faults.append(Fault(where, str(error)))

@@ -45,7 +45,9 @@ def test_there_and_back(voted, store, other, tmp_path, ending):
     elsewhere = tmp_path / f"votes.{ending}"
     elsewhere.write_bytes(path.read_bytes())
     assert import_votes(store, elsewhere) == 0, "votes come back to the study that they left, whatever the file's name"
-    assert set(store.studies()) == {"captions"}
+    with pytest.raises(StudyError, match="in this database already, in the study 'captions'"):
+        import_votes(store, elsewhere, name="copy")
+    assert set(store.studies()) == {"captions"}, "no second study was made"
     again = tmp_path / f"again.{ending}"
     export_votes(other, "captions", again)
     assert ending == "parquet" or again.read_bytes() == path.read_bytes()
@@ -64,6 +66,7 @@ def test_rankings_and_rubrics_too(other, tmp_path, ending, design, more, answer)
         vote_on(store, study, [answer, "skip"])
         export_votes(store, "captions", path)
         other.register(study)
+        assert import_votes(store, path) == 0, "they are in the study that they left"
         assert import_votes(other, path, name="captions") == 2
         assert list(other.votes("captions")) == list(store.votes("captions"))
 
