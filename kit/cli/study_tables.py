@@ -113,9 +113,10 @@ def _ranking(console: Console, board: Leaderboard) -> None:
             places, f"{one.win_share:.3f}", str(one.votes),
         )  # fmt: skip
     console.print(table)
+    who = "1 rater" if board.raters == 1 else f"{board.raters} raters"
     _line(
         console,
-        f"{board.votes} comparisons by {board.raters} raters on {board.prompts} items; strengths are log-odds "
+        f"{board.votes} comparisons by {who} on {board.prompts} items; strengths are log-odds "
         "(Davidson's model), intervals 95%: bootstrap over prompts, over raters and prompts, two-way sandwich",
         "dim",
     )

@@ -75,13 +75,13 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
     Raises:
         StoreError: the port is taken, or the tunnel did not open.
     """
+    _check_free(host, port)  # before what takes seconds
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told that somebody votes
     import gradio
 
     arena.warm()
     app = gradio.Server(docs_url=None, redoc_url=None, openapi_url=None, title="kit")
     add_routes(app, Desk(arena))
-    _check_free(host, port)
     try:
         _, _, share_address = app.launch(
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
@@ -109,7 +109,7 @@ def _check_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        fix = "choose another --port: links hold only as long as it stays the same"
+        fix = "end what listens there, or choose another --port, where links that were given out do not hold"
         raise StoreError.of(f"{host}:{port}", f"cannot be listened at: {error.strerror or error}", fix) from error
 
 

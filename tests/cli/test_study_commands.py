@@ -67,6 +67,7 @@ def test_rank_tells_all(kit: Call, voted: Path) -> None:
     done = kit("study", "rank", "--db", voted)
     assert done.returncode == 0, done.stderr
     for wanted in (
+        "comparisons by 2 raters",
         "these raters",
         "new raters",
         "adapted",
@@ -126,6 +127,9 @@ def test_battles_and_preferences(kit: Call, voted: Path, tmp_path: Path) -> None
     row = json.loads((tmp_path / "battles.jsonl").read_text().splitlines()[0])
     assert {"model_a", "model_b", "winner"} <= set(row)
     assert kit("study", "import", "battles.jsonl", "--battles", "--db", "b.db").returncode == 0
+    (tmp_path / "one.csv").write_text("left,right,answer,rater\na,b,left,ana\nb,a,left,ana\n")
+    assert kit("study", "import", "one.csv", "--db", "one.db").returncode == 0
+    assert "2 comparisons by 1 rater on" in kit("study", "rank", "--db", "one.db").stdout
     made = kit(
         "study", "export", "--db", voted, "--format", "dpo", "--out", "prefs.jsonl"
     )  # captions.yaml is beside it
@@ -230,6 +234,7 @@ def test_serve_prints_links_that_outlive_a_kill(kit: Call, study: Path, tmp_path
         busy = kit("study", "serve", "captions.yaml", "--port", port)
         assert busy.returncode == 2
         assert "cannot be listened at" in busy.stderr
+        assert "end what listens there" in busy.stderr
         command.kill()
         assert command.start() == links
         client.connection = None
