@@ -15,6 +15,7 @@ from kit.intervals import exact
 from kit.result import Measurement
 
 ALPHA = 0.05  # chance of a false alarm over all traits and pairs together
+UNTAGGED = {".wav", ".flac", ".mp3"}  # sounds that raters get without their tags (kit.humaneval.media)
 TOLD = 3  # words of a rule that are named
 
 
@@ -164,4 +165,7 @@ def _notes(study: Study, rules: int) -> list[str]:
     suffixes = {output.audio.suffix.lower() for item in study.items for output in item.outputs.values() if output.audio}
     if other := sorted(suffixes - {".wav"}):
         found.append(f"durations are read from WAV files only, not from {', '.join(other)}: compare the file sizes")
+    if tagged := sorted(suffixes - UNTAGGED):
+        fix = "take them out (ffmpeg -map_metadata -1), or give WAV or FLAC"
+        found.append(f"tags in {', '.join(tagged)} reach the browser, where who looks for them finds them: {fix}")
     return found

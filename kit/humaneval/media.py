@@ -94,9 +94,14 @@ def _sound(path: Path) -> Media:
         content = path.read_bytes()
     except OSError as error:
         raise StudyError.of(str(path), f"cannot be read: {error.strerror}") from error
-    kind = next((kind for start, kind in SOUNDS if content.startswith(start)), "")
-    kind = kind or ("audio/mp4" if content[4:8] == b"ftyp" else "audio/mpeg")
+    kind = sound_type(content)
     return Media("audio", content=_untagged(content, kind), media_type=kind)
+
+
+def sound_type(content: bytes) -> str:
+    """Return the media type of a sound file by its first bytes."""
+    kind = next((kind for start, kind in SOUNDS if content.startswith(start)), "")
+    return kind or ("audio/mp4" if content[4:8] == b"ftyp" else "audio/mpeg")
 
 
 def _untagged(content: bytes, kind: str) -> bytes:

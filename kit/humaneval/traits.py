@@ -10,6 +10,7 @@ from pathlib import Path
 from kit.data.picture import Picture, is_svg
 from kit.errors import KitError
 from kit.humaneval.items import Output
+from kit.humaneval.media import sound_type
 
 Value = float | frozenset[str]
 
@@ -21,7 +22,8 @@ class Trait:
     Args:
         name: What it is: "length in characters".
         seen: Whether it reaches a rater. Pages and widgets draw pictures anew and name nothing, so that file names,
-            formats, sizes and metadata stay behind; length, shape and duration do not.
+            formats, sizes and metadata stay behind; length, shape and duration do not. Sounds go out in the format
+            that they are in.
     """
 
     name: str
@@ -35,6 +37,7 @@ PIXELS = Trait("size in pixels", True)
 COLOUR = Trait("colour or grey", True)
 DURATION = Trait("duration in seconds", True)
 SOUND = Trait("sample rate and channels", True)
+SOUND_FORMAT = Trait("format of the sound", True)
 NAME = Trait("file name", False)
 FORMAT = Trait("file format", False)
 BYTES = Trait("file size in bytes", False)
@@ -105,7 +108,7 @@ def _audio_traits(path: Path) -> dict[Trait, Value]:
     import wave
 
     content = path.read_bytes()
-    found = _file_traits(path, content) | {FORMAT: frozenset({path.suffix.lower()})}
+    found = _file_traits(path, content) | {SOUND_FORMAT: frozenset({sound_type(content)})}
     try:
         with wave.open(str(path), "rb") as sound:
             found[DURATION] = sound.getnframes() / sound.getframerate()

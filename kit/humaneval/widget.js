@@ -229,7 +229,7 @@ class View {
     }
 
     part(part, zoom) {
-        if (part.kind === "audio") return el("audio", { controls: true, src: part.url, "aria-label": part.label, preload: "auto" });
+        if (part.kind === "audio") return el("audio", { controls: true, controlslist: "nodownload", src: part.url, "aria-label": part.label, preload: "auto" });
         if (part.kind === "picture") return el("button", { type: "button", class: "kv-picture", "aria-label": `${part.label}: see it in full`, onclick: () => zoom(part) }, part.image);
         return el("div", { class: "kv-words", tabindex: "0", role: "region", "aria-label": part.label }, part.text);
     }

@@ -119,6 +119,20 @@ def test_durations_of_sounds_are_measured(tmp_path):
     assert clues(study_of(sound, n=20))["duration in seconds"].rule == "the greater one is base"
 
 
+def test_a_sounds_format_reaches_the_rater_and_so_do_tags_that_are_not_taken_out(tmp_path):
+    def sound(name, i):
+        path = tmp_path / f"{i}-{name}"
+        path.write_bytes(b"ID3" + bytes(40) if name == "base" else b"OggS" + bytes(40))
+        return Output(audio=path.rename(path.with_suffix(".mp3" if name == "base" else ".ogg")))
+
+    report = blindness(study_of(sound, n=20))
+    assert not report.is_blind
+    assert "audio/mpeg' is base" in {clue.trait.name: clue for clue in report.clues}["format of the sound"].rule
+    (note,) = [note for note in report.notes if "tags in" in note]
+    assert ".ogg" in note
+    assert ".mp3" not in note
+
+
 def test_few_items_and_other_sounds_are_said(tmp_path):
     assert "too few" in blindness(study_of(lambda name, i: Output(f"{name} {i}"), n=4)).notes[0]
     (tmp_path / "x.mp3").write_bytes(b"ID3")

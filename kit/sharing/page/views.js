@@ -13,7 +13,7 @@ function make(tag, attributes = {}, ...children) {
 
 function mediaElement(media, label, zoom) {
   if (media.kind === "text") return make("p", { class: "text", dir: "auto" }, media.text);
-  if (media.kind === "audio") return make("audio", { controls: true, preload: "auto", src: media.src, "aria-label": label });
+  if (media.kind === "audio") return make("audio", { controls: true, controlslist: "nodownload", preload: "auto", src: media.src, "aria-label": label });
   const picture = make("img", { src: media.src, alt: label, decoding: "async", draggable: "false" });
   picture.decode?.().catch(() => {});
   return make("button", { type: "button", class: "picture", "aria-label": `${label}, larger`, onclick: () => zoom(label) }, picture);
