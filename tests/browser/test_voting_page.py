@@ -240,6 +240,34 @@ def test_votes_kept_in_a_closed_window_are_sent_by_the_next_one(serving: Serving
     assert again.locator(".count").text_content() == "2 of 4"
 
 
+def test_a_new_window_shows_its_own_pages_after_it_sent_what_another_one_left(
+    serving: Serving, visit: Any, tmp_path: Path
+) -> None:
+    served = serving(picture_study(tmp_path, n=12))
+    page = visit(served.links["ana"])
+    context, cut = page.context, [True]
+    # As over plain http in a home network: without locks, a window's name dies with the window.
+    context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+    context.route("**/api/answer", lambda route: route.abort() if cut else route.continue_())
+    page.reload()
+    first = asking(page)
+    page.wait_for_timeout(220)
+    page.locator("[data-answer=left]").tap()
+    page.wait_for_function(NEXT, arg=first)
+    page.close()
+    again = context.new_page()
+    again.goto(served.links["ana"])
+    again.get_by_text("1 answer is kept here").wait_for(timeout=20_000)
+    cut.clear()
+    shown = asking(again)
+    wait_quiet(again)
+    again.wait_for_timeout(220)
+    again.locator("[data-answer=right]").tap()
+    again.wait_for_function(NEXT, arg=shown)
+    wait_quiet(again)
+    assert votes(served) == ["left", "right"]
+
+
 def test_a_wrong_link_is_refused_in_words(serving: Serving, visit: Any, tmp_path: Path) -> None:
     served = serving(picture_study(tmp_path, n=3))
     page = visit(f"{served.address}/#{'x' * 26}")

@@ -93,8 +93,9 @@ class Outbox {
 
   put(what) {
     this.count += 1;
-    const key = `${PREFIX}send:${Date.now().toString().padStart(15, "0")}:${String(this.count).padStart(6, "0")}`;
-    storage.setItem(key, JSON.stringify({ uuid: uuid4(), ...what }));
+    const uuid = uuid4(); // in the key, too: two windows of a browser share the storage
+    const key = `${PREFIX}send:${Date.now().toString().padStart(15, "0")}:${String(this.count).padStart(6, "0")}:${uuid}`;
+    storage.setItem(key, JSON.stringify({ uuid, ...what }));
     this.flush();
   }
 
@@ -109,7 +110,7 @@ class Outbox {
         storage.removeItem(key);
         this.failures = 0;
         this.onTrouble("", 0);
-        if (view) this.onView(view, this.pending);
+        if (view) this.onView(view, body.window);
       }
     } catch (error) {
       this.again(error);

@@ -22,7 +22,8 @@ class Rating {
     this.shown = "";
     this.chosen = {};
     this.outbox = new Outbox({
-      onView: (view) => this.heard(view),
+      // What a closed window left is sent from here, and answered with that window's pages, which this one may not vote on.
+      onView: (view, sender) => (sender === windowId ? this.heard(view) : this.refresh()),
       onTrouble: (text, status) => this.trouble(text, status),
       onDropped: (text) => { this.toast(text); this.refresh(); },
     });
