@@ -123,8 +123,9 @@ class Arena:
 
     def progress(self, rater: str) -> tuple[int, int]:
         """Return how many tasks a rater has answered, and how many are to come."""
-        tasks = self._schedules.setdefault(rater, tasks_of(self.study, rater))
-        return self.store.progress(self.study, rater, tasks=tasks)
+        if rater not in self._schedules:
+            self._schedules[rater] = tasks_of(self.study, rater)
+        return self.store.progress(self.study, rater, tasks=self._schedules[rater])
 
     def _session(self, rater: str, window: str) -> Session:
         with self._lock:
