@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.data.picture import Picture
-from kit.humaneval.errors import StudyError
+from kit.errors import DataError
 from kit.humaneval.items import Item, Output
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def prompt_media(item: Item) -> tuple[Media, ...]:
     """Return what an item asks: its picture, its sound, its text, as far as it has them.
 
     Raises:
-        DataError: the picture cannot be opened.
-        StudyError: the sound cannot be read.
+        DataError: the picture cannot be opened, or the sound cannot be read.
     """
     found = list(_pictures([item.picture])) if item.picture is not None else []
     found += [_sound(item.audio)] if item.audio is not None else []
@@ -55,8 +54,7 @@ def output_media(outputs: Sequence[Output]) -> tuple[Media, ...]:
     """Return outputs that are shown together; their pictures all in one format, so that the format tells nothing.
 
     Raises:
-        DataError: a picture cannot be opened.
-        StudyError: a sound cannot be read.
+        DataError: a picture cannot be opened, or a sound cannot be read.
     """
     drawn = iter(_pictures([output.picture for output in outputs if output.picture is not None]))
     found = []
@@ -93,7 +91,7 @@ def _sound(path: Path) -> Media:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StudyError.of(str(path), f"cannot be read: {error.strerror}") from error
+        raise DataError.of(str(path), f"cannot be read: {error.strerror}", "put it back, and voting goes on") from error
     kind = sound_type(content)
     return Media("audio", content=_untagged(content, kind), media_type=kind)
 

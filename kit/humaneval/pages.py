@@ -52,8 +52,7 @@ class Page:
         """Return a task's page.
 
         Raises:
-            DataError: a picture cannot be opened.
-            StudyError: a sound cannot be read.
+            DataError: a picture cannot be opened, or a sound cannot be read.
         """
         item = study.by_id[task.item]
         return cls(token, prompt_media(item), output_media([item.outputs[name] for name in task.shown]))

@@ -104,8 +104,8 @@ class Session:
         """Return where the sitting stands, drawing what comes next if nothing is shown.
 
         Raises:
-            DataError: a picture cannot be opened.
-            StudyError: the study is not the registered one, or a sound cannot be read.
+            DataError: a picture cannot be opened, or a sound cannot be read.
+            StudyError: the study is not the registered one.
         """
         with self._lock:
             if self._unsaved is not None:
@@ -126,8 +126,8 @@ class Session:
         Call it when the present page is on the screen: it also reads the state of the decision anew.
 
         Raises:
-            DataError: a picture cannot be opened.
-            StudyError: the study is not the registered one, or a sound cannot be read.
+            DataError: a picture cannot be opened, or a sound cannot be read.
+            StudyError: the study is not the registered one.
         """
         with self._lock:
             try:
@@ -151,7 +151,7 @@ class Session:
             ms: Milliseconds from the page's being visible to the answer, by the client's clock.
 
         Raises:
-            DataError: the next picture cannot be opened; the answer is committed.
+            DataError: the next picture or sound cannot be opened; the answer is committed.
             StudyError: no answer of this design, or no page of this rater.
         """
         with self._lock:

@@ -47,8 +47,7 @@ class Drawn:
         """Return a task's page.
 
         Raises:
-            DataError: a picture cannot be opened.
-            StudyError: a sound cannot be read.
+            DataError: a picture cannot be opened, or a sound cannot be read.
         """
         key = (task.item, *sorted(task.shown))
         if (found := self._find(key)) is None:

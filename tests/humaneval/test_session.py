@@ -18,6 +18,7 @@ from small_studies import make_study
 from sqlalchemy import text
 
 from kit.data.picture import Picture
+from kit.errors import DataError
 from kit.humaneval.errors import StudyError
 from kit.humaneval.items import Item, Output
 from kit.humaneval.live import STEP, LiveDecision, letters
@@ -132,6 +133,25 @@ def test_sounds_lose_their_tags_and_keep_their_samples(tmp_path, store):
         assert file.readframes(1000) == b"\x01\x02" * 400
     assert found["audio/mpeg"] == b"\xff\xfbframes"
     assert found["audio/flac"] == b"fLaC\x80" + (34).to_bytes(3, "big") + b"s" * 34 + b"\xff\xf8frames"
+
+
+def test_a_next_sound_that_is_gone_is_no_fault_of_the_answer_before_it(tmp_path, store):
+    def sound(name, number):
+        path = tmp_path / f"{name}{number}.mp3"
+        path.write_bytes(b"\xff\xfb" + f"{name}{number}".encode())
+        return Output(audio=path)
+
+    items = tuple(Item(f"i{n}", {name: sound(name, n) for name in ("base", "new")}, "Listen.") for n in range(3))
+    session = sit(store, make_study(conditions=("base", "new"), items=items))
+    token = session.state().page.token
+    for path in tmp_path.glob("*.mp3"):
+        path.rename(path.with_suffix(".away"))
+    with pytest.raises(DataError, match=r"cannot be read: No such file"):  # a StudyError would say: no such answer
+        session.answer(token, "left")
+    assert [vote.answer for vote in votes(store)] == ["left"]
+    for path in tmp_path.glob("*.away"):
+        path.rename(path.with_suffix(".mp3"))
+    assert session.state().status == "asking"
 
 
 def test_a_restarted_client_goes_on_where_it_stood(store):
