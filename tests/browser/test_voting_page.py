@@ -344,11 +344,26 @@ def test_points_and_places(serving: Serving, visit: Any, tmp_path: Path) -> None
     for place in (2, 0):
         page.locator(".point").nth(place).tap()
     page.wait_for_function(NEXT, arg=first)
-    page.keyboard.press("1")
     page.wait_for_timeout(220)
-    page.keyboard.press("2")
+    for key in "12":
+        page.keyboard.press(key)
     page.get_by_role("heading", name="Thank you!").wait_for(timeout=20_000)
     assert [json.loads(one.answer) for one in served.arena.store.votes("ranking")] == [[2, 0, 1], [0, 1, 2]]
+
+
+def test_a_double_tap_on_a_place_does_not_spend_the_next_page(serving: Serving, visit: Any, tmp_path: Path) -> None:
+    items = tuple(Item(f"i{n}", {name: Output(f"{name} {n}") for name in "xy"}, "Say.") for n in range(3))
+    study = Study("ranking", "Order them", tuple("xy"), ("ana",), items, design="best_of", repeats=0)
+    served = serving(study)
+    page = visit(served.links["ana"])
+    first = asking(page)
+    page.wait_for_timeout(500)  # the next page is here, too
+    page.evaluate("() => { const tap = () => document.querySelector('.point').click(); tap(); tap(); }")
+    page.wait_for_function(NEXT, arg=first)
+    page.wait_for_timeout(220)
+    page.locator(".point").nth(1).tap()
+    wait_quiet(page)
+    assert [json.loads(one.answer) for one in served.arena.store.votes("ranking")] == [[0, 1], [1, 0]]
 
 
 def test_criteria_by_tap_and_by_digit(serving: Serving, visit: Any, tmp_path: Path) -> None:

@@ -174,8 +174,12 @@ class Rating {
     this.buttons.replaceChildren(...buttons);
   }
 
+  get ready() {
+    return Boolean(this.shown) && !this.waitingForUndo && performance.now() - this.shownAt >= GUARD_MS;
+  }
+
   vote(answer, element) {
-    if (!this.shown || this.waitingForUndo || performance.now() - this.shownAt < GUARD_MS) return;
+    if (!this.ready) return;
     const page = this.shown;
     const ms = Math.max(0, Math.round(performance.now() - (this.seenAt ?? this.shownAt)));
     navigator.vibrate?.(8);
@@ -303,6 +307,7 @@ function rankButtons(rating) {
   const buttons = Array.from({ length: count }, (_, place) => make("button", {
     type: "button", class: "point", "aria-label": `Answer ${place + 1}`,
     onclick: (event) => {
+      if (!rating.ready) return; // there is no taking a place back, and the last one could not be sent
       order.push(place);
       event.currentTarget.disabled = true;
       event.currentTarget.append(make("sup", {}, ["best", "2nd", "3rd"][order.length - 1] ?? `${order.length}th`));
