@@ -183,15 +183,21 @@ class _Board:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def read(self) -> dict[str, Any]:
-        with self._lock:
+        # While it is made anew, who looks gets the former one: waiting would take the threads that votes come in by.
+        if not self._lock.acquire(blocking=not self._value):
+            return self._value
+        try:
             begun_s = time.monotonic()
             if begun_s >= self._next_s:
                 arena = self.arena
-                self._value = overview(arena.store, arena.study.name, rounds=ROUNDS).to_json()
-                self._value["progress"] = {rater: arena.progress(rater) for rater in arena.raters}
+                progress = {rater: arena.progress(rater) for rater in arena.raters}
+                value = overview(arena.store, arena.study.name, rounds=ROUNDS).to_json()
+                self._value = {**value, "progress": progress}
                 now_s = time.monotonic()
                 self._next_s = now_s + max(FRESH_S, (now_s - begun_s) / SHARE)
             return self._value
+        finally:
+            self._lock.release()
 
 
 def _page(page: Page) -> dict[str, Any]:

@@ -241,6 +241,16 @@ def test_the_leaderboard_is_the_owners(serving: Serving, tmp_path: Path) -> None
     assert owner.ask("state", window=owner.window)[0] == 403
 
 
+def test_a_leaderboard_that_is_being_made_anew_keeps_nobody_waiting(serving: Serving, tmp_path: Path) -> None:
+    arena = serving(picture_study(tmp_path, n=3)).arena
+    before, seen = arena.leaderboard(), list[dict[str, Any]]()
+    with arena._board._lock:
+        looking = threading.Thread(target=lambda: seen.append(arena.leaderboard()), daemon=True)
+        looking.start()
+        looking.join(5)
+        assert seen == [before]
+
+
 def test_only_those_invited_come_in(serving: Serving, tmp_path: Path) -> None:
     served = serving(picture_study(tmp_path, n=3), raters=("ben",))
     assert set(served.links) == {"ben"}
