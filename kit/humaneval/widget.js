@@ -4,6 +4,8 @@
 const RESEND_MS = 4000; // a kernel that is busy answers late; the same id makes a resend harmless
 const RETRY_MS = 2500; // between two tries to reach the database
 const BEAT_MS = 60000; // what is on the screen stays leased
+const GUARD_MS = 180; // a double press is not a vote on the next page; the voting page of `kit serve` waits as long
+const ANSWERS = /^(Arrow(Left|Right|Up|Down)|[1-9bt]|Enter|Backspace)$/; // keys of one design or another
 const PAGES = 6; // kept in the browser: the shown one, the next one, and some to take back
 
 function minutes(seconds) {
@@ -28,7 +30,6 @@ function stash(name, value) {
     } catch { /* a frame without storage: a resend after the kernel's death is lost, nothing else */ }
     return null;
 }
-
 
 // Pages with their pictures decoded, so that the next one is painted in the frame after the kernel's word.
 class Pages {
@@ -101,6 +102,7 @@ class View {
 
     stop() {
         clearInterval(this.tick);
+        clearTimeout(this.due);
         this.watch.disconnect();
         this.model.off("msg:custom", this.hear);
         this.pages.clear();
@@ -136,6 +138,7 @@ class View {
         this.since_ms = performance.now();
         stash(this.sitting, this.sending);
         this.root.setAttribute("aria-busy", "true");
+        this.readiness();
         this.ask(this.sending);
     }
 
@@ -146,6 +149,20 @@ class View {
         else if (message.kind === "decision") this.decision.textContent = message.text;
         else if (message.kind === "trouble") { this.acknowledged(message.uuid, true); this.say(message.message, "warn"); }
         else if (message.kind === "state") this.stands(message);
+        this.readiness();
+    }
+
+    get guarded() { return Boolean(this.shown) && performance.now() - this.shown_ms < GUARD_MS; }
+
+    get ready() {
+        return Boolean(this.shown) && !this.sending && this.state?.status === "asking" && this.state.token === this.shown && !this.guarded;
+    }
+
+    // Says on the root whether an answer is taken now.
+    readiness() {
+        clearTimeout(this.due);
+        this.root.toggleAttribute("data-ready", this.ready);
+        if (this.guarded) this.due = setTimeout(() => this.readiness(), GUARD_MS - (performance.now() - this.shown_ms));
     }
 
     begin(form) {
@@ -211,6 +228,8 @@ class View {
             el("h3", { class: "kv-question" }, this.form.question),
             page.prompt.length ? el("div", { class: "kv-prompt" }, ...page.prompt.map((part) => this.part(part, zoom))) : "",
             el("div", { class: `kv-cards kv-${page.answers[0].kind}s`, "data-n": page.answers.length }, ...cards), this.asking.node);
+        this.shown_ms = this.visible_ms = performance.now(); // the latter more exactly below
+        this.readiness();
         // The focus stays on the same button, or else on the root: a screen reader is not thrown out of the widget.
         if (inside) (this.body.querySelector(`[data-answer="${focused}"]`) || this.root).focus({ preventScroll: true });
         if (!this.state.message && this.state.done) this.say(`Saved. Number ${this.state.done + 1} of ${this.state.done + this.state.left}.`);
@@ -235,28 +254,30 @@ class View {
     }
 
     answer(answer) {
-        if (this.sending || !this.shown || this.state?.status !== "asking" || this.state.token !== this.shown) return;
+        if (!this.ready) return;
         this.pressed_ms = performance.now();
         this.body.querySelectorAll("[data-answer]").forEach((one) => one.classList.toggle("kv-pressed", one.dataset.answer === answer));
         this.body.querySelectorAll("audio").forEach((one) => one.pause());
-        this.send({ kind: "answer", token: this.shown, answer, ms: Math.max(1, Math.round(this.pressed_ms - (this.visible_ms || this.pressed_ms))) });
+        this.send({ kind: "answer", token: this.shown, answer, ms: Math.max(1, Math.round(this.pressed_ms - this.visible_ms)) });
     }
 
     take(what) {
         if (what === "skip") return this.answer("skip");
-        if (this.sending || !this.state?.can_undo || this.state.status === "unsaved") return;
+        if (this.sending || this.guarded || !this.state?.can_undo || this.state.status === "unsaved") return;
         this.send({ kind: "undo" });
     }
 
     key(event) {
-        if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+        if (event.ctrlKey || event.metaKey || event.altKey) return;
+        // A button is clicked anew by each repeat of a held Enter, and the focus stays on it from page to page.
+        if (event.repeat) return event.key === "Enter" && event.target.matches("button") && event.preventDefault();
         const name = event.key.length === 1 ? event.key.toLowerCase() : event.key, at = event.target;
         if (at.matches("audio, input") && name.startsWith("Arrow")) return; // they have a use for them
         if (at.matches(".kv-words") && ["ArrowUp", "ArrowDown"].includes(name) && at.scrollHeight > at.clientHeight) return;
         if (at.matches("button") && name === "Enter") return;
         const own = { u: () => this.take("undo"), s: () => this.take("skip"), z: () => this.zoom?.() }[name];
         if (own) own();
-        else if (!this.shown || !this.asking?.key(name)) return;
+        else if (!this.shown || !(this.ready ? this.asking?.key(name) : ANSWERS.test(name))) return; // an early press is nobody else's
         event.preventDefault();
         event.stopPropagation();
     }
