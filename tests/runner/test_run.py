@@ -189,6 +189,8 @@ def start(notebooks: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], list[
     process = subprocess.Popen(
         [sys.executable, "-c", "from kit.cli import main; main()", *words],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A suite that was started in the background of a shell ignores ^C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )  # fmt: skip
     wait_until(lambda: started.exists() and len(started.read_text().split()) == 2)
     return process, [int(pid) for pid in started.read_text().split()]
