@@ -48,11 +48,14 @@ def kernel(
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
 
+    from kit.runner.client import PatientClient
+
     folder = Path(tempfile.mkdtemp(prefix="kit-kernel-"))  # 0700, so nobody else reaches the sockets
     settings: dict[str, Any] = {"connection_file": str(folder / "k.json"), "kernel_name": kernel_name}
     if os.name == "posix" and len(os.fsencode(folder)) < _LONGEST_SOCKET_FOLDER:
         settings["transport"] = "ipc"  # no ports, so nothing to collide on: papermill's "Address already in use"
     manager = AsyncKernelManager(**settings)
+    manager.client_factory = PatientClient
     if language == "python":
         manager._kernel_spec = _this_python(spec_python)
     pid = 0
