@@ -122,6 +122,7 @@ class View {
             if (this.gone || now - this.since_ms > 15000) this.say("The kernel does not answer. Your answer is kept: run this cell again to go on.", "warn");
             return;
         }
+        if (this.state?.token && this.state.token !== this.shown && quiet > RETRY_MS) return void this.show(this.state.token); // its page is late
         const due = { unsaved: RETRY_MS, away: RETRY_MS, waiting: RETRY_MS, asking: BEAT_MS }[this.state?.status];
         if (due && quiet > due && !document.hidden) this.ask({ kind: this.state.status === "unsaved" ? "retry" : "state" });
     }
