@@ -5,21 +5,13 @@ const RESEND_MS = 4000; // a kernel that is busy answers late; the same id makes
 const RETRY_MS = 2500; // between two tries to reach the database
 const BEAT_MS = 60000; // what is on the screen stays leased
 const GUARD_MS = 180; // a double press is not a vote on the next page; the voting page of `kit serve` waits as long
+const DECODE_MS = 1500; // a window that paints nothing may never be told that a picture is decoded
 const ANSWERS = /^(Arrow(Left|Right|Up|Down)|[1-9bt]|Enter|Backspace)$/; // keys of one design or another
 const PAGES = 6; // kept in the browser: the shown one, the next one, and some to take back
 
 function minutes(seconds) {
     if (seconds < 60) return "under a minute left";
     return `about ${Math.round(seconds / 60)} min left`;
-}
-
-// JupyterLab, VS Code and Colab each mark a dark theme in their own way; what is painted behind the widget is the same.
-function isDark(node) {
-    for (let at = node; at; at = at.parentElement) {
-        const [r, g, b, a = 1] = (getComputedStyle(at).backgroundColor.match(/[\d.]+/g) || [0, 0, 0, 0]).map(Number);
-        if (a > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 128;
-    }
-    return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
 function stash(name, value) {
@@ -54,7 +46,7 @@ class Pages {
         const url = URL.createObjectURL(new Blob([bytes], { type: part.type }));
         if (part.kind !== "picture") return { kind: part.kind, url, label };
         const image = el("img", { src: url, alt: label, decoding: "sync", draggable: "false" });
-        return { kind: part.kind, url, label, image, ready: image.decode().catch(() => {}) };
+        return { kind: part.kind, url, label, image, ready: Promise.race([image.decode().catch(() => {}), pause(DECODE_MS)]) };
     }
 
     drop(token) {
@@ -153,17 +145,19 @@ class View {
         this.readiness();
     }
 
-    get guarded() { return Boolean(this.shown) && performance.now() - this.shown_ms < GUARD_MS; }
+    get guard_left_ms() { return this.shown ? GUARD_MS - (performance.now() - this.shown_ms) : 0; }
 
-    get ready() {
-        return Boolean(this.shown) && !this.sending && this.state?.status === "asking" && this.state.token === this.shown && !this.guarded;
-    }
+    get waits() { return Boolean(this.shown) && !this.sending && this.state?.status === "asking" && this.state.token === this.shown; }
 
-    // Says on the root whether an answer is taken now.
+    get ready() { return this.waits && this.guard_left_ms <= 0; }
+
+    // Says on the root whether an answer is taken now. One look at the clock decides: of two, the first may find the
+    // guard up and the second find it down, and nothing would look a third time.
     readiness() {
         clearTimeout(this.due);
-        this.root.toggleAttribute("data-ready", this.ready);
-        if (this.guarded) this.due = setTimeout(() => this.readiness(), GUARD_MS - (performance.now() - this.shown_ms));
+        const left_ms = this.guard_left_ms;
+        this.root.toggleAttribute("data-ready", this.waits && left_ms <= 0);
+        if (left_ms > 0) this.due = setTimeout(() => this.readiness(), left_ms);
     }
 
     begin(form) {
@@ -264,7 +258,7 @@ class View {
 
     take(what) {
         if (what === "skip") return this.answer("skip");
-        if (this.sending || this.guarded || !this.state?.can_undo || this.state.status === "unsaved") return;
+        if (this.sending || this.guard_left_ms > 0 || !this.state?.can_undo || this.state.status === "unsaved") return;
         this.send({ kind: "undo" });
     }
 

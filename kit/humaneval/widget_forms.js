@@ -6,6 +6,7 @@ const CHOICES = [
     { answer: "both_bad", wide: "Both bad", keys: ["ArrowUp", "4", "b"], hint: ["↑", "B"] },
     { answer: "right", wide: "Right", narrow: "Second", rest: "is better", keys: ["ArrowRight", "2"], hint: ["→", "2"] },
 ];
+
 function el(name, attributes = {}, ...children) {
     const node = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
@@ -17,6 +18,17 @@ function el(name, attributes = {}, ...children) {
 }
 
 const kbd = (...keys) => el("span", { class: "kv-keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key)));
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// JupyterLab, VS Code and Colab each mark a dark theme in their own way; what is painted behind the widget is the same.
+function isDark(node) {
+    for (let at = node; at; at = at.parentElement) {
+        const [r, g, b, a = 1] = (getComputedStyle(at).backgroundColor.match(/[\d.]+/g) || [0, 0, 0, 0]).map(Number);
+        if (a > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 128;
+    }
+    return matchMedia("(prefers-color-scheme: dark)").matches;
+}
 
 // crypto.randomUUID is there on https and localhost only, and notebooks are served by plain http too.
 function uuid4() {

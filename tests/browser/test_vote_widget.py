@@ -140,7 +140,7 @@ def _votes(folder: Path, name: str, **options: Any) -> list[Any]:
 
 def _ready(page: Any, number: int = 0) -> None:
     """Wait until the widget takes an answer: it ignores a press right after a page was put in place."""
-    page.locator(".kit-vote").nth(number).and_(page.locator("[data-ready]")).wait_for(timeout=60_000)
+    page.locator(".kit-vote").nth(number).and_(page.locator("[data-ready]")).wait_for(timeout=15_000)
 
 
 def _does(page: Any, act: Callable[[], None]) -> None:

@@ -1,0 +1,64 @@
+"""The voting widget in a bare page, with a clock that the test moves: what no busy machine may break."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from kit.humaneval.widget import VoteWidget
+
+pytestmark = pytest.mark.browser
+
+# Stands where the kernel stands: it says what it is told to say, and keeps what it hears.
+KERNEL = """
+const heard = [], model = {
+    on: (_, hear) => { model.hear = hear; }, off: () => {},
+    send: (message) => heard.push(message),
+};
+const say = (message, buffers = []) => model.hear(message, buffers);
+const form = () => say({ kind: 'form', sitting: 'one', question: 'Which?', design: 'pairwise', rubric: [] });
+const page = (token, part, buffers) => say({ kind: 'page', token, prompt: [], answers: [part, part] }, buffers);
+const state = (token) => say({
+    kind: 'state', uuid: '', status: 'asking', token, done: 0, left: 3, left_s: null, decision: '', message: '',
+    can_undo: false,
+});
+"""
+BEGIN = "; widget.render({ model, el: document.body }); form();"
+TEXT = "page('one', { kind: 'text', text: 'words' }, []); state('one');"
+PICTURE = "page('one', { kind: 'picture', type: 'image/png', buffer: 0 }, [new Uint8Array([1])]); state('one');"
+
+
+@pytest.fixture
+def bare(chromium: str) -> Any:
+    """Yield a function that runs the widget in an empty page after some script, and returns the page."""
+    from playwright.sync_api import sync_playwright
+
+    module = re.sub(r"export default", "const widget =", VoteWidget._esm)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        opened = browser.new_page()
+
+        def run(before: str, after: str) -> Any:
+            opened.goto("about:blank")
+            opened.add_script_tag(content=f"{before}{module}{KERNEL}{BEGIN}{after}")
+            return opened
+
+        yield run
+        browser.close()
+
+
+def test_a_clock_that_moves_between_two_looks_does_not_leave_it_deaf(bare: Any) -> None:
+    # Each look at the clock finds it 100 ms further: a guard of 180 ms is up at one look and down at the next but one.
+    page = bare("let looks = 0; performance.now = () => 100 * ++looks;", TEXT)
+    page.locator(".kit-vote[data-ready]").wait_for(timeout=5_000)
+    page.locator(".kit-vote").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("() => heard.filter((one) => one.kind === 'answer').map((one) => one.answer)") == ["left"]
+
+
+def test_a_picture_that_the_browser_never_decodes_is_shown_all_the_same(bare: Any) -> None:
+    page = bare("HTMLImageElement.prototype.decode = () => new Promise(() => {});", PICTURE)
+    page.locator(".kit-vote[data-ready]").wait_for(timeout=5_000)
+    assert page.locator(".kv-card img").count() == 2
