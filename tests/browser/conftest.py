@@ -1,4 +1,4 @@
-"""One JupyterLab and one Chromium for all browser tests; each closes when the last of them is through."""
+"""One JupyterLab for all browser tests, and a Chromium for each file of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,39 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from voting_study import port, serving
 
 __all__ = ["port", "serving"]
+
+READY = """() => {
+    const panel = window.jupyterapp?.shell?.currentWidget, kernel = panel?.sessionContext?.session?.kernel;
+    return Boolean(panel?.context?.isReady && panel?.sessionContext?.isReady && kernel?.connectionStatus === 'connected'
+        && kernel?.status === 'idle');
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    """A Chromium for one file: Playwright keeps its event loop running, which the tests of other files may not bear."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def kernel_idle() -> Callable[..., None]:
+    """Wait until the notebook that a page of JupyterLab shows has a kernel with nothing to do."""
+
+    def wait(page: Any, *, limit_s: float = 60) -> None:
+        page.wait_for_function(READY, timeout=1000 * limit_s)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.weights]
 
-READY = """() => {
-    const panel = window.jupyterapp?.shell?.currentWidget, kernel = panel?.sessionContext?.session?.kernel;
-    return Boolean(panel?.context?.isReady && panel?.sessionContext?.isReady && kernel?.connectionStatus === 'connected'
-        && kernel?.status === 'idle');
-}"""
 ANSWERED = """(old) => {
     const shown = [...document.querySelectorAll('.widget-interact img')].at(-1)?.src;
     return Boolean(shown) && shown !== old;
@@ -31,33 +28,30 @@ def _copy(source: Path, target: Path, values: dict[str, object]) -> None:
     target.write_text(json.dumps(notebook))
 
 
-def test_the_tour_runs_cell_by_cell(lab: tuple[str, Path], root: Path, chromium: str) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_the_tour_runs_cell_by_cell(
+    lab: tuple[str, Path], root: Path, browser: Any, kernel_idle: Callable[..., None]
+) -> None:
     address, folder = lab
     _copy(root / "notebooks" / "00_start_here.ipynb", folder / "tour.ipynb", {"limit": 32, "epochs": 2})
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(address.format("tour.ipynb"))
-        page.wait_for_function(READY, timeout=60_000)
-        page.evaluate(RUN)
-        page.wait_for_function(READY, timeout=120_000)
-        page.get_by_text("en_recall_at_5").last.wait_for(timeout=20_000)
-        said = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
-        lines = [line for text in said for line in text.splitlines() if line.strip()]
-        # torchao and bitsandbytes, which the tests of quantisation bring along, speak when others import them.
-        others = ("torch/utils/_pytree.py", "kernels-community")
-        assert [line for line in lines if not any(other in line for other in others)] == []
-        box = page.locator(".widget-text input").last  # the search box answers when words are typed
-        box.scroll_into_view_if_needed()
-        before = page.locator(".jp-OutputArea img").count()
-        assert before >= 2, "the figures are not there"
-        first = page.locator(".widget-interact img").last.get_attribute("src")
-        box.fill("a musical instrument")
-        box.press("Enter")
-        page.wait_for_function(ANSWERED, arg=first, timeout=20_000)
-        page.screenshot(path=str(folder / "tour.png"))
-        browser.close()
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.goto(address.format("tour.ipynb"))
+    kernel_idle(page)
+    page.evaluate(RUN)
+    kernel_idle(page, limit_s=120)
+    page.get_by_text("en_recall_at_5").last.wait_for(timeout=20_000)
+    said = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
+    lines = [line for text in said for line in text.splitlines() if line.strip()]
+    # torchao and bitsandbytes, which the tests of quantisation bring along, speak when others import them.
+    others = ("torch/utils/_pytree.py", "kernels-community")
+    assert [line for line in lines if not any(other in line for other in others)] == []
+    box = page.locator(".widget-text input").last  # the search box answers when words are typed
+    box.scroll_into_view_if_needed()
+    before = page.locator(".jp-OutputArea img").count()
+    assert before >= 2, "the figures are not there"
+    first = page.locator(".widget-interact img").last.get_attribute("src")
+    box.fill("a musical instrument")
+    box.press("Enter")
+    page.wait_for_function(ANSWERED, arg=first, timeout=20_000)
+    page.screenshot(path=str(folder / "tour.png"))
     if keep := os.environ.get("KIT_KEEP_SCREENSHOTS"):
         (Path(keep) / "tour.png").write_bytes((folder / "tour.png").read_bytes())

@@ -29,11 +29,6 @@ CLEAR = {"device_scale_factor": 2, "color_scheme": "light", "reduced_motion": "r
 DESK = {"viewport": {"width": 1088, "height": 1000}, **CLEAR}  # leaves 900 pixels to a cell's output
 PHONE = {"viewport": {"width": 375, "height": 812}, "has_touch": True, "is_mobile": True, **CLEAR}
 
-READY = """() => {
-    const panel = window.jupyterapp?.shell?.currentWidget, kernel = panel?.sessionContext?.session?.kernel;
-    return Boolean(panel?.context?.isReady && panel?.sessionContext?.isReady && kernel?.connectionStatus === 'connected'
-        && kernel?.status === 'idle');
-}"""
 RUN_TO = """(place) => {
     const { shell, commands } = window.jupyterapp, notebook = shell.currentWidget.content;
     notebook.activeCellIndex = place;
@@ -55,17 +50,9 @@ SHUTDOWN = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.shutd
 
 
 @pytest.fixture
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def asked(lab: tuple[str, Path], browser: Any, kit: Callable[..., CompletedProcess[str]]) -> Iterator[tuple[Any, Path]]:
+def asked(
+    lab: tuple[str, Path], browser: Any, kit: Callable[..., CompletedProcess[str]], kernel_idle: Callable[..., None]
+) -> Iterator[tuple[Any, Path]]:
     """Copy notebook 07, write a name into it and run it as far as the vote; yields its page and the run's folder."""
     address, folder = lab
     done = kit("copy", "human-eval", "--to", folder / "person")
@@ -74,7 +61,7 @@ def asked(lab: tuple[str, Path], browser: Any, kit: Callable[..., CompletedProce
     page = browser.new_page(**DESK)
     try:
         page.goto(address.format("person/07_human_eval.ipynb") + "&reset")
-        page.wait_for_function(READY, timeout=60_000)
+        kernel_idle(page)
         page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
         page.evaluate(RUN_TO, voting)
         page.wait_for_function(ENDED, timeout=900_000)

@@ -20,11 +20,6 @@ from kit.humaneval.store import Store
 
 pytestmark = pytest.mark.browser
 
-READY = """() => {
-    const panel = window.jupyterapp?.shell?.currentWidget, kernel = panel?.sessionContext?.session?.kernel;
-    return Boolean(panel?.context?.isReady && panel?.sessionContext?.isReady && kernel?.connectionStatus === 'connected'
-        && kernel?.status === 'idle');
-}"""
 RUN = "async () => await window.jupyterapp.commands.execute('notebook:run-all-cells')"
 RESTART = "async () => await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 SHOWN = """(old) => {
@@ -53,18 +48,8 @@ study = read_study(Path("{name}.yaml"))"""
 NAMES = ("secret-one", "secret-two")
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def open_study(lab: tuple[str, Path], browser: Any) -> Iterator[Callable[..., Any]]:
+def open_study(lab: tuple[str, Path], browser: Any, kernel_idle: Callable[..., None]) -> Iterator[Callable[..., Any]]:
     """Write a study and a notebook with so many widgets on it, open it, run it, and return the page."""
     address, folder = lab
     pages = []
@@ -82,10 +67,10 @@ def open_study(lab: tuple[str, Path], browser: Any) -> Iterator[Callable[..., An
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error.stack)))
         page.goto(address.format(f"{name}.ipynb") + "&reset")
-        page.wait_for_function(READY, timeout=60_000)
+        kernel_idle(page)
         page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
         page.evaluate(RUN)
-        page.wait_for_function(READY, timeout=60_000)
+        kernel_idle(page)
         page.locator(".kit-vote .kv-question").nth(widgets - 1).wait_for(timeout=20_000)
         return page
 
@@ -233,14 +218,16 @@ def test_by_mouse_and_nothing_tells_who_made_what(open_study: Callable[..., Any]
         assert b"secret" not in where
 
 
-def test_a_restarted_kernel_goes_on_where_it_stood(open_study: Callable[..., Any], lab: tuple[str, Path]) -> None:
+def test_a_restarted_kernel_goes_on_where_it_stood(
+    open_study: Callable[..., Any], lab: tuple[str, Path], kernel_idle: Callable[..., None]
+) -> None:
     page, folder = open_study("restart", n=8), lab[1]
     page.locator(".kit-vote").focus()
     for key in ("ArrowLeft", "ArrowRight"):
         _does(page, lambda key=key: page.keyboard.press(key))
     shown = page.locator(".kv-cards").text_content()
     page.evaluate(RESTART)
-    page.wait_for_function(READY, timeout=60_000)
+    kernel_idle(page)
     page.locator(".kit-vote").focus()
     _ready(page)
     page.keyboard.press("ArrowDown")  # nobody hears it: the browser keeps it
@@ -251,7 +238,7 @@ def test_a_restarted_kernel_goes_on_where_it_stood(open_study: Callable[..., Any
     assert [vote.answer for vote in _votes(folder, "restart")] == ["left", "right", "tie"]
     assert page.locator(".kv-cards").text_content() != shown
     page.reload()  # a page that is loaded anew shows the same kernel's widget or none; the sitting is in the store
-    page.wait_for_function(READY, timeout=60_000)
+    kernel_idle(page)
     page.evaluate(RUN)
     page.locator(".kit-vote .kv-question").wait_for(timeout=20_000)
     page.locator(".kit-vote").focus()

@@ -28,16 +28,6 @@ KEPT = """() => Object.entries(localStorage).filter(([key]) => key.includes(':se
 QUIET = "() => !Object.keys(localStorage).some((key) => key.includes(':send:'))"
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """Open a link as one device; whatever it asks elsewhere, and every error of its script, fails the test."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,22 +32,18 @@ PICTURE = "page('one', { kind: 'picture', type: 'image/png', buffer: 0 }, [new U
 
 
 @pytest.fixture
-def bare(chromium: str) -> Any:
+def bare(browser: Any) -> Iterator[Any]:
     """Yield a function that runs the widget in an empty page after some script, and returns the page."""
-    from playwright.sync_api import sync_playwright
-
     module = re.sub(r"export default", "const widget =", VoteWidget._esm)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        opened = browser.new_page()
+    opened = browser.new_page()
 
-        def run(before: str, after: str) -> Any:
-            opened.goto("about:blank")
-            opened.add_script_tag(content=f"{before}{module}{KERNEL}{BEGIN}{after}")
-            return opened
+    def run(before: str, after: str) -> Any:
+        opened.goto("about:blank")
+        opened.add_script_tag(content=f"{before}{module}{KERNEL}{BEGIN}{after}")
+        return opened
 
-        yield run
-        browser.close()
+    yield run
+    opened.close()
 
 
 def test_a_clock_that_moves_between_two_looks_does_not_leave_it_deaf(bare: Any) -> None:
