@@ -79,7 +79,7 @@ class State:
         left_s: Seconds that they will take, by the rater's own median; None before three votes were measured.
         decision: The state of the decision, under letters; may be empty.
         message: What to tell the rater besides; may be empty.
-        can_undo: Whether there is a vote to take back.
+        last: The id of the vote that an undo takes back; empty where there is none.
     """
 
     status: str
@@ -89,7 +89,7 @@ class State:
     left_s: float | None
     decision: str = ""
     message: str = ""
-    can_undo: bool = False
+    last: str = ""
 
 
 def token_of(study: Study, task: Task, *, rater: str, holder: str) -> str:

@@ -167,11 +167,12 @@ class Session:
         """Write that the rater passes; otherwise as ``answer``."""
         return self.answer(token, SKIP, uuid=uuid, ms=ms)
 
-    def undo(self, *, uuid: str = "") -> State:
-        """Take the latest answer back by another row, and show its page again.
+    def undo(self, *, uuid: str = "", undoes: str = "") -> State:
+        """Take an answer back by another row, and show its page again.
 
         Args:
             uuid: Made by the client for this and sent again with it, so that it counts once; made here if empty.
+            undoes: Which answer, by its id (``State.last``), however late this arrives; the latest one if empty.
         """
         with self._lock:
             if not self._written():
@@ -182,9 +183,10 @@ class Session:
                 return self.state()
             if uuid in self._sent:
                 return self.state()
-            if not history:
+            named = [one for one in history if one[0] == undoes] if undoes else history
+            if not named:
                 return self.state(NOTHING_TO_UNDO)
-            self._unsaved = _Unsaved(uuid or str(uuids.uuid4()), undoes=history[-1])
+            self._unsaved = _Unsaved(uuid or str(uuids.uuid4()), undoes=named[-1])
             return self.retry()
 
     def retry(self) -> State:
@@ -294,5 +296,5 @@ class Session:
     def _state(self, status: str, message: str = "") -> State:
         done, left = self._progress
         left_s = left * statistics.median(self._taken_ms) / 1000 if len(self._taken_ms) > 2 else None
-        page = self._open[0].page if self._open else None
-        return State(status, page, done, left, left_s, self.decision, message, bool(self._history))
+        page, last = self._open[0].page if self._open else None, self._history[-1][0] if self._history else ""
+        return State(status, page, done, left, left_s, self.decision, message, last)

@@ -4,15 +4,9 @@
 const RESEND_MS = 4000; // a kernel that is busy answers late; the same id makes a resend harmless
 const RETRY_MS = 2500; // between two tries to reach the database
 const BEAT_MS = 60000; // what is on the screen stays leased
-const GUARD_MS = 180; // a double press is not a vote on the next page; the voting page of `kit serve` waits as long
 const DECODE_MS = 1500; // a window that paints nothing may never be told that a picture is decoded
 const ANSWERS = /^(Arrow(Left|Right|Up|Down)|[1-9bt]|Enter|Backspace)$/; // keys of one design or another
 const PAGES = 6; // kept in the browser: the shown one, the next one, and some to take back
-
-function minutes(seconds) {
-    if (seconds < 60) return "under a minute left";
-    return `about ${Math.round(seconds / 60)} min left`;
-}
 
 function stash(name, value) {
     try {
@@ -185,7 +179,7 @@ class View {
         for (const [name, value] of [["max", total], ["now", state.done], ["text", `${state.done} of ${total}`]]) this.bar.setAttribute(`aria-value${name}`, value);
         this.count.textContent = `${state.done} of ${total}` + (state.left && state.left_s !== null ? ` · ${minutes(state.left_s)}` : "");
         this.decision.textContent = state.decision;
-        this.undo.setAttribute("aria-disabled", String(!state.can_undo));
+        this.undo.setAttribute("aria-disabled", String(!state.last));
         this.root.dataset.status = state.status;
         this.say(state.message, ["unsaved", "away"].includes(state.status) ? "warn" : "");
         this.skip.hidden = !state.token;
@@ -258,8 +252,8 @@ class View {
 
     take(what) {
         if (what === "skip") return this.answer("skip");
-        if (this.sending || this.guard_left_ms > 0 || !this.state?.can_undo || this.state.status === "unsaved") return;
-        this.send({ kind: "undo" });
+        if (this.sending || this.guard_left_ms > 0 || !this.state?.last || this.state.status === "unsaved") return;
+        this.send({ kind: "undo", undoes: this.state.last });
     }
 
     key(event) {

@@ -20,6 +20,7 @@ from kit.humaneval.store import Store
 from kit.humaneval.study import Study
 
 HERE = Path(__file__).parent
+SCRIPTS = ("common.js", "widget_forms.js", "widget.js")
 TROUBLE = "This page cannot be shown. The widget's attribute 'trouble' says why; it may name what is compared."
 
 
@@ -37,7 +38,7 @@ class VoteWidget(anywidget.AnyWidget):
         live: Says who is ahead; None to say nothing.
     """
 
-    _esm = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("widget_forms.js", "widget.js"))
+    _esm = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     _css = (HERE / "widget.css").read_text(encoding="utf-8")
     _held: ClassVar[set[str]] = set()  # the names of this kernel's open windows
 
@@ -85,7 +86,7 @@ class VoteWidget(anywidget.AnyWidget):
         if kind == "answer":
             return self.session.answer(str(said["token"]), said["answer"], uuid=name, ms=float(said.get("ms", 0)))
         if kind == "undo":
-            return self.session.undo(uuid=name)
+            return self.session.undo(uuid=name, undoes=str(said.get("undoes", "")))
         return self.session.retry() if kind == "retry" else self.session.state()
 
     def _tell(self, state: State, *, uuid: str, whole: bool) -> None:
@@ -188,5 +189,5 @@ def _state_message(state: State, *, uuid: str) -> dict[str, Any]:
         "left_s": state.left_s,
         "decision": state.decision,
         "message": state.message,
-        "can_undo": state.can_undo,
+        "last": state.last,
     }

@@ -7,16 +7,6 @@ const CHOICES = [
     { answer: "right", wide: "Right", narrow: "Second", rest: "is better", keys: ["ArrowRight", "2"], hint: ["→", "2"] },
 ];
 
-function el(name, attributes = {}, ...children) {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) {
-        if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-        else if (value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
-    }
-    node.append(...children);
-    return node;
-}
-
 const kbd = (...keys) => el("span", { class: "kv-keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key)));
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -28,15 +18,6 @@ function isDark(node) {
         if (a > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 128;
     }
     return matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-// crypto.randomUUID is there on https and localhost only, and notebooks are served by plain http too.
-function uuid4() {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 // A picture in full, over everything; the arrow keys go from one to the next at the same place and size.

@@ -98,10 +98,10 @@ class Arena:
         answer = vote["answer"]
         return self._told(session, session.answer(vote["page"], answer, uuid=vote["uuid"], ms=vote.get("ms", 0)), have)
 
-    def undo(self, rater: str, window: str, have: Collection[str], uuid: str) -> Told:
-        """Take the rater's latest answer back; its page comes again."""
+    def undo(self, rater: str, window: str, have: Collection[str], undo: Mapping[str, Any]) -> Told:
+        """Take back the answer that is named, or the rater's latest one; its page comes again."""
         session = self._session(rater, window)
-        return self._told(session, session.undo(uuid=uuid), have)
+        return self._told(session, session.undo(uuid=undo["uuid"], undoes=undo.get("undoes", "")), have)
 
     def leaderboard(self) -> dict[str, Any]:
         """Return what the owner sees: all that the votes say, and how far each rater is."""
@@ -149,7 +149,7 @@ class Arena:
             "status": state.status, "queue": [page.token for page in pages],
             "pages": {page.token: _page(page) for page in pages if page.token not in have},
             "done": state.done, "left": state.left, "left_s": state.left_s,
-            "message": state.message, "can_undo": state.can_undo, "refused": state.message == ELSEWHERE,
+            "message": state.message, "last": state.last, "refused": state.message == ELSEWHERE,
         }  # fmt: skip
         return Told(view, state.status not in {"unsaved", "away"})
 

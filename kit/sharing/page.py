@@ -7,8 +7,11 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+import kit.humaneval
+
 FOLDER = Path(__file__).parent / "page"
-SCRIPTS = ("outbox.js", "views.js", "vote.js", "owner.js", "start.js")
+COMMON = Path(kit.humaneval.__file__).parent / "common.js"
+SCRIPTS = (COMMON, *(FOLDER / name for name in ("outbox.js", "views.js", "vote.js", "owner.js", "start.js")))
 
 
 @cache
@@ -32,7 +35,7 @@ def page_policy() -> str:
 @cache
 def _parts() -> tuple[str, str]:
     style = (FOLDER / "page.css").read_text(encoding="utf-8")
-    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
     return style, script
 
 

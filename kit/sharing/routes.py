@@ -102,10 +102,10 @@ class Desk:
             raise Refused(422, NOT_FIT) from error
 
     def undo(self, guest: Guest, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the latest answer back."""
-        if not isinstance(body.get("uuid"), str) or not body["uuid"]:
+        """Take an answer back."""
+        if not isinstance(body.get("uuid"), str) or not body["uuid"] or not isinstance(body.get("undoes", ""), str):
             raise Refused(422, NOT_READ)
-        return self._seen(self.arena.undo(*self._where(guest, body), body["uuid"]))
+        return self._seen(self.arena.undo(*self._where(guest, body), body))
 
     def leaderboard(self, guest: Guest, _body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the owner how things stand."""

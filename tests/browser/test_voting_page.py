@@ -25,6 +25,8 @@ NEXT = "(old) => { const now = document.querySelector('.rating').dataset.page; r
 STATE = "(state) => document.querySelector('.rating')?.dataset.state === state"
 KEPT = """() => Object.entries(localStorage).filter(([key]) => key.includes(':send:'))
     .map(([, one]) => JSON.parse(one).uuid)"""
+UNDONE = """() => Object.entries(localStorage).filter(([key]) => key.includes(':send:'))
+    .map(([, one]) => JSON.parse(one).undoes).filter(Boolean)"""
 QUIET = "() => !Object.keys(localStorage).some((key) => key.includes(':send:'))"
 
 
@@ -67,7 +69,7 @@ def votes(served: Served, rater: str = "ana") -> list[str]:
 
 
 def wait_quiet(page: Any) -> None:
-    page.wait_for_function(QUIET, timeout=20_000)
+    page.wait_for_function(QUIET, timeout=20_000, polling=50)
 
 
 def test_an_evening_by_taps_on_a_phone(serving: Serving, visit: Any, tmp_path: Path) -> None:
@@ -105,6 +107,35 @@ def test_a_double_tap_is_one_vote(serving: Serving, visit: Any, tmp_path: Path) 
     assert votes(served) == ["left"]
 
 
+def test_a_press_on_undo_just_after_a_page_was_placed_does_nothing(
+    serving: Serving, visit: Any, tmp_path: Path
+) -> None:
+    served = serving(picture_study(tmp_path, n=4))
+    page = visit(served.links["ana"])
+    asking(page)
+    page.wait_for_timeout(220)
+    page.evaluate("() => ['[data-answer=left]', '.undo'].forEach((what) => document.querySelector(what).click())")
+    wait_quiet(page)
+    assert [one.kind for one in served.arena.store.votes("scenes", rater="ana", every=True)] == ["first"]
+
+
+def test_an_answer_is_timed_from_its_own_page(serving: Serving, visit: Any, tmp_path: Path) -> None:
+    served = serving(picture_study(tmp_path, n=4))
+    page = visit(served.links["ana"], **DESK)
+    first = asking(page)
+    page.wait_for_timeout(1000)
+    page.evaluate(
+        "() => { window.requestAnimationFrame = () => 0; }"
+    )  # as in a browser that paints nothing for a while
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(NEXT, arg=first, polling=50)
+    page.wait_for_timeout(220)
+    page.keyboard.press("ArrowRight")
+    wait_quiet(page)
+    long, short = (one.ms for one in served.arena.store.votes("scenes", rater="ana"))
+    assert short < long
+
+
 def test_one_key_is_one_vote(serving: Serving, visit: Any, tmp_path: Path) -> None:
     served = serving(picture_study(tmp_path, n=9))
     page = visit(served.links["ana"], **DESK)
@@ -129,6 +160,7 @@ def test_undo_by_key_and_by_tap(serving: Serving, visit: Any, tmp_path: Path) ->
     page.wait_for_timeout(220)
     page.keyboard.press("ArrowLeft")
     page.wait_for_function(NEXT, arg=first)
+    page.wait_for_timeout(220)
     page.keyboard.press("u")
     page.wait_for_function("(first) => document.querySelector('.rating').dataset.page === first", arg=first)
     wait_quiet(page)
@@ -140,6 +172,7 @@ def test_undo_by_key_and_by_tap(serving: Serving, visit: Any, tmp_path: Path) ->
     assert votes(served) == ["right"]
     page.reload()  # this window knows nothing of the vote any more; the server does
     asking(page)
+    page.wait_for_timeout(220)
     page.get_by_role("button", name="Undo").click()
     page.wait_for_function("() => document.querySelector('.count').textContent === '1 of 5'", timeout=10_000)
     wait_quiet(page)
@@ -177,8 +210,12 @@ def test_an_undo_without_a_connection_arrives_in_order(serving: Serving, visit: 
     page.context.set_offline(True)
     page.keyboard.press("ArrowLeft")
     page.wait_for_function(NEXT, arg=first)
+    page.wait_for_timeout(220)
     page.keyboard.press("u")
     page.wait_for_function("(first) => document.querySelector('.rating').dataset.page === first", arg=first)
+    undone, kept = page.evaluate(UNDONE), page.evaluate(KEPT)
+    assert (len(undone), len(kept)) == (1, 2)
+    assert undone[0] in kept, "the undo says which answer it takes back"
     page.wait_for_timeout(220)
     page.keyboard.press("ArrowRight")
     page.wait_for_function(NEXT, arg=first)
@@ -365,10 +402,16 @@ def test_criteria_by_tap_and_by_digit(serving: Serving, visit: Any, tmp_path: Pa
     first = asking(page)
     page.wait_for_timeout(220)
     page.get_by_role("radio", name="good").tap()
-    page.get_by_role("radio", name="4").tap()
+    page.evaluate(
+        """() => {
+            const four = () => [...document.querySelectorAll('[role=radio]')].find((one) => one.textContent === '4');
+            for (const _ of [1, 2]) four().click(); // the second one falls on the next page, and is no choice there
+        }"""
+    )
     page.wait_for_function(NEXT, arg=first)
-    page.keyboard.press("1")
     page.wait_for_timeout(220)
+    page.keyboard.press("1")
+    assert page.get_by_role("radio", checked=True).count() == 1
     page.keyboard.press("5")
     page.get_by_role("heading", name="Thank you!").wait_for(timeout=20_000)
     points = [json.loads(one.answer) for one in served.arena.store.votes("points")]

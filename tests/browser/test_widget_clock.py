@@ -23,7 +23,7 @@ const form = () => say({ kind: 'form', sitting: 'one', question: 'Which?', desig
 const page = (token, part, buffers) => say({ kind: 'page', token, prompt: [], answers: [part, part] }, buffers);
 const state = (token) => say({
     kind: 'state', uuid: '', status: 'asking', token, done: 0, left: 3, left_s: null, decision: '', message: '',
-    can_undo: false,
+    last: '',
 });
 """
 BEGIN = "; widget.render({ model, el: document.body }); form();"

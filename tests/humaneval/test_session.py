@@ -164,7 +164,7 @@ def test_a_restarted_client_goes_on_where_it_stood(store):
     assert second.state().page.token == shown.token
     assert second.state().done == 1
     assert second.prefetch().token == ahead.token
-    assert second.state().can_undo
+    assert second.state().last
     assert second.undo().page.token != shown.token
     assert votes(store) == []
 
@@ -288,6 +288,19 @@ def test_a_resent_undo_takes_nothing_more_back_from_a_new_server(store):
     assert fresh.answer(first, "left", uuid=vote).done == 1, "the first answer again, which was acknowledged by nobody"
     assert fresh.undo().page.token == first
     assert fresh.undo().message == NOTHING_TO_UNDO
+
+
+def test_an_undo_that_arrives_late_takes_back_the_answer_that_it_names(store):
+    study, vote = make_study(6), str(uuid.uuid4())
+    session = sit(store, study)
+    first = session.state().page.token
+    second = session.answer(first, "left", uuid=vote).page.token
+    session.answer(second, "right")  # as another window would, before the undo of the first answer arrives
+    fresh = sit(store, study)
+    assert fresh.undo(undoes=vote).page.token == first
+    assert [row.answer for row in store.votes("captions", rater="ana")] == ["right"]
+    assert fresh.undo(undoes=vote).message == NOTHING_TO_UNDO, "the same once more, under another id"
+    assert [row.answer for row in store.votes("captions", rater="ana")] == ["right"]
 
 
 def test_undo_appends_a_row_and_shows_the_page_again(store):

@@ -1,4 +1,3 @@
-"use strict";
 // What was answered and is not yet acknowledged. It lies in the browser's own storage until the server has said that
 // the row is there, and goes out in order; a resend carries the same uuid, so it counts once.
 
@@ -19,14 +18,6 @@ const storage = (() => {
     };
   }
 })();
-
-function uuid4() { // crypto.randomUUID is missing where the address is plain http, as in a home network
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-}
 
 // A window's name. One that was closed gives its name, and with it what it held, to the next one that opens.
 async function windowName() {
@@ -97,6 +88,7 @@ class Outbox {
     const key = `${PREFIX}send:${Date.now().toString().padStart(15, "0")}:${String(this.count).padStart(6, "0")}:${uuid}`;
     storage.setItem(key, JSON.stringify({ uuid, ...what }));
     this.flush();
+    return uuid;
   }
 
   async flush() {

@@ -31,7 +31,7 @@ class Leaderboard {
     } catch (error) {
       if (error instanceof Refusal && [401, 403].includes(error.status)) return refusedPage(error.message);
       const line = this.app.querySelector(".fresh");
-      if (line) line.replaceChildren(make("span", { class: "stale" }, "No connection: this is how it stood before."));
+      if (line) line.replaceChildren(el("span", { class: "stale" }, "No connection: this is how it stood before."));
       else this.app.replaceChildren(notice("No connection", "Trying again …", "…"));
     }
     return undefined;
@@ -39,25 +39,25 @@ class Leaderboard {
 
   show(board) {
     const scroll = window.scrollY;
-    this.app.replaceChildren(make("div", { class: "board" },
-      make("header", {}, make("h1", {}, board.question || board.study),
-        make("p", { class: "fresh" }, `Only you see this page. ${new Date().toLocaleTimeString()}`)),
+    this.app.replaceChildren(el("div", { class: "board" },
+      el("header", {}, el("h1", {}, board.question || board.study),
+        el("p", { class: "fresh" }, `Only you see this page. ${new Date().toLocaleTimeString()}`)),
       factsPanel(board), verdictPanel(board),
-      make("div", { class: "columns" },
-        make("div", {}, rankingPanel(board), rubricPanel(board), matrixPanel(board)),
-        make("div", {}, peoplePanel(board), notesPanel(board)))));
+      el("div", { class: "columns" },
+        el("div", {}, rankingPanel(board), rubricPanel(board), matrixPanel(board)),
+        el("div", {}, peoplePanel(board), notesPanel(board)))));
     window.scrollTo(0, scroll);
   }
 }
 
 function panel(title, ...children) {
-  return make("section", { class: "panel" }, make("h2", {}, title), ...children);
+  return el("section", { class: "panel" }, el("h2", {}, title), ...children);
 }
 
 function factsPanel(board) {
-  const fact = (value, text) => make("div", { class: "fact" }, make("b", {}, value), make("span", {}, text));
+  const fact = (value, text) => el("div", { class: "fact" }, el("b", {}, value), el("span", {}, text));
   const alpha = board.agreement;
-  return make("section", { class: "panel facts" },
+  return el("section", { class: "panel facts" },
     fact(String(board.votes), board.skipped ? `answers, ${board.skipped} of them skipped` : "answers"),
     fact(board.median_s === null ? "–" : `${board.median_s.toFixed(1)} s`, "an answer, median"),
     board.left_share ? fact(percent(board.left_share.value), `chose the left side (${span(board.left_share)})`) : null,
@@ -78,12 +78,12 @@ function verdictText(one) {
 
 function verdictPanel(board) {
   if (!board.verdicts.length) return null;
-  return panel("May we stop?", ...board.verdicts.map((one) => make("p", { class: "verdict" }, verdictText(one))),
-    make("p", {}, "May be looked at after every vote: the rule, fixed in advance, counts on it. It counts items, each once."));
+  return panel("May we stop?", ...board.verdicts.map((one) => el("p", { class: "verdict" }, verdictText(one))),
+    el("p", {}, "May be looked at after every vote: the rule, fixed in advance, counts on it. It counts items, each once."));
 }
 
 function rankingPanel(board) {
-  if (!board.board) return board.design === "likert" ? null : panel("Ranking", make("p", {}, "Nobody has compared anything yet."));
+  if (!board.board) return board.design === "likert" ? null : panel("Ranking", el("p", {}, "Nobody has compared anything yet."));
   const { standings } = board.board;
   const ends = standings.flatMap((one) => [one.spans.these_raters, one.spans.sandwich_new])
     .filter(Boolean).flatMap((one) => [one.low, one.high]).concat(standings.map((one) => one.strength)).filter(Number.isFinite);
@@ -95,14 +95,14 @@ function rankingPanel(board) {
     const picture = drawn("svg", { role: "img", "aria-label": known ? `strength ${one.strength.toFixed(2)}` : "no finite strength" },
       drawn("line", { class: "zero", x1: "50%", x2: "50%", y1: 0, y2: 24 }),
       ...(known ? [...bar(one.spans.these_raters, "these"), ...bar(one.spans.sandwich_new, "newer"), drawn("circle", { class: "dot", cx: `${x(one.strength)}%`, cy: 12, r: 4.5 })] : []));
-    return make("div", { class: "standing" },
-      make("span", { class: "place" }, one.place === null ? "?" : String(one.place)), make("span", { class: "model" }, one.model),
-      make("span", { class: "share" }, one.votes ? `won ${percent(one.win_share)} of ${one.votes}` : "no votes"), picture);
+    return el("div", { class: "standing" },
+      el("span", { class: "place" }, one.place === null ? "?" : String(one.place)), el("span", { class: "model" }, one.model),
+      el("span", { class: "share" }, one.votes ? `won ${percent(one.win_share)} of ${one.votes}` : "no votes"), picture);
   });
-  return panel("Ranking", make("div", {}, ...rows),
-    make("div", { class: "legend" },
-      make("span", {}, make("i", {}), "these raters, other prompts (95%)"), make("span", {}, make("i", { class: "thin" }), "other raters, too (95%)")),
-    make("p", {}, "Strengths are log-odds against the average, by Davidson's model for ties."));
+  return panel("Ranking", el("div", {}, ...rows),
+    el("div", { class: "legend" },
+      el("span", {}, el("i", {}), "these raters, other prompts (95%)"), el("span", {}, el("i", { class: "thin" }), "other raters, too (95%)")),
+    el("p", {}, "Strengths are log-odds against the average, by Davidson's model for ties."));
 }
 
 function matrixPanel(board) {
@@ -117,33 +117,33 @@ function matrixPanel(board) {
   }
   const cell = (row, column) => {
     const found = cells.get(`${row}\n${column}`);
-    if (!found) return make("td", {}, row === column ? "" : "–");
+    if (!found) return el("td", {}, row === column ? "" : "–");
     const [share, n] = found;
-    const element = make("td", {}, percent(share), make("small", {}, String(n)));
+    const element = el("td", {}, percent(share), el("small", {}, String(n)));
     const strength = Math.round(70 * Math.abs(share - 0.5) * 2);
     element.style.background = `color-mix(in srgb, var(--${share >= 0.5 ? "one" : "two"}) ${strength * 0.55}%, var(--card))`;
     return element;
   };
-  return panel("Who beat whom", make("div", { class: "scroll" }, make("table", {},
-    make("tr", {}, make("th", {}, "row against column"), ...names.map((name) => make("th", { scope: "col" }, name))),
-    ...names.map((row) => make("tr", {}, make("th", { scope: "row" }, row), ...names.map((column) => cell(row, column)))))),
-    make("p", {}, "Share of votes that the row won, ties as half, and how many votes there were."));
+  return panel("Who beat whom", el("div", { class: "scroll" }, el("table", {},
+    el("tr", {}, el("th", {}, "row against column"), ...names.map((name) => el("th", { scope: "col" }, name))),
+    ...names.map((row) => el("tr", {}, el("th", { scope: "row" }, row), ...names.map((column) => cell(row, column)))))),
+    el("p", {}, "Share of votes that the row won, ties as half, and how many votes there were."));
 }
 
 function rubricPanel(board) {
   const criteria = Object.entries(board.rubric);
   if (!criteria.length) return null;
   const names = [...new Set(criteria.flatMap(([, by]) => Object.keys(by)))];
-  return panel("Points", make("div", { class: "scroll" }, make("table", {},
-    make("tr", {}, make("th", {}, ""), ...names.map((name) => make("th", { scope: "col" }, name))),
-    ...criteria.map(([name, by]) => make("tr", {}, make("th", { scope: "row" }, name),
-      ...names.map((one) => make("td", {}, by[one] ? by[one].value.toFixed(2) : "–", by[one] ? make("small", {}, span(by[one])) : null)))))));
+  return panel("Points", el("div", { class: "scroll" }, el("table", {},
+    el("tr", {}, el("th", {}, ""), ...names.map((name) => el("th", { scope: "col" }, name))),
+    ...criteria.map(([name, by]) => el("tr", {}, el("th", { scope: "row" }, name),
+      ...names.map((one) => el("td", {}, by[one] ? by[one].value.toFixed(2) : "–", by[one] ? el("small", {}, span(by[one])) : null)))))));
 }
 
 function peoplePanel(board) {
   const reports = new Map(board.raters.map((one) => [one.rater, one]));
   const people = Object.entries(board.progress).map(([name, [done, left]]) => {
-    const fill = make("div", { class: "fill" });
+    const fill = el("div", { class: "fill" });
     fill.style.width = `${done + left ? (100 * done) / (done + left) : 0}%`;
     const report = reports.get(name);
     const about = report ? [
@@ -151,12 +151,12 @@ function peoplePanel(board) {
       report.self_consistency ? `same again ${percent(report.self_consistency.value)} of ${report.self_consistency.n}` : "",
       report.gold_accuracy ? `gold right ${percent(report.gold_accuracy.value)} of ${report.gold_accuracy.n}` : "",
     ].filter(Boolean).join(" · ") : "";
-    return make("div", { class: "person" }, make("span", { class: "name" }, name), make("span", { class: "of" }, `${done} of ${done + left}`),
-      make("div", { class: "rail" }, fill), about ? make("small", {}, about) : null);
+    return el("div", { class: "person" }, el("span", { class: "name" }, name), el("span", { class: "of" }, `${done} of ${done + left}`),
+      el("div", { class: "rail" }, fill), about ? el("small", {}, about) : null);
   });
   return panel("Raters", ...people);
 }
 
 function notesPanel(board) {
-  return board.notes.length ? panel("What the votes cannot tell", make("ul", {}, ...board.notes.map((note) => make("li", {}, note)))) : null;
+  return board.notes.length ? panel("What the votes cannot tell", el("ul", {}, ...board.notes.map((note) => el("li", {}, note)))) : null;
 }

@@ -1,56 +1,45 @@
 // Pages as elements. Texts go in as text, never as HTML; nothing has a name that could tell who made it.
 
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}
-
 function mediaElement(media, label, zoom) {
-  if (media.kind === "text") return make("p", { class: "text", dir: "auto" }, media.text);
-  if (media.kind === "audio") return make("audio", { controls: true, controlslist: "nodownload", preload: "auto", src: media.src, "aria-label": label });
-  const picture = make("img", { src: media.src, alt: label, decoding: "async", draggable: "false" });
+  if (media.kind === "text") return el("p", { class: "text", dir: "auto" }, media.text);
+  if (media.kind === "audio") return el("audio", { controls: true, controlslist: "nodownload", preload: "auto", src: media.src, "aria-label": label });
+  const picture = el("img", { src: media.src, alt: label, decoding: "async", draggable: "false" });
   picture.decode?.().catch(() => {});
-  return make("button", { type: "button", class: "picture", "aria-label": `${label}, larger`, onclick: () => zoom(label) }, picture);
+  return el("button", { type: "button", class: "picture", "aria-label": `${label}, larger`, onclick: () => zoom(label) }, picture);
 }
 
 // One page, ready to be put in place: built while the one before is on the screen, its pictures decoded.
 function pageElement(form, page, zoom) {
   const prompt = page.prompt.map((media) => mediaElement(media, "What was asked", zoom));
   const many = page.answers.length > 1;
-  const answers = page.answers.map((media, place) => make(
+  const answers = page.answers.map((media, place) => el(
     "section", { class: `answer side${place + 1}`, "data-place": place, "aria-label": many ? `Answer ${place + 1}` : "Answer" },
-    make("header", {}, make("span", { class: "badge", "aria-hidden": "true" }, many ? String(place + 1) : "Answer")),
+    el("header", {}, el("span", { class: "badge", "aria-hidden": "true" }, many ? String(place + 1) : "Answer")),
     mediaElement(media, many ? `Answer ${place + 1}` : "Answer", zoom),
   ));
   const kind = page.answers.some((media) => media.kind === "picture") ? "pictures" : "words";
   const asked = page.prompt.some((media) => media.kind === "picture") ? "prompt shows" : "prompt";
-  return make(
+  return el(
     "div", { class: "page" },
-    prompt.length ? make("section", { class: asked, "aria-label": "What was asked" }, ...prompt) : null,
-    make("div", { class: `answers ${kind} n${page.answers.length}` }, ...answers),
+    prompt.length ? el("section", { class: asked, "aria-label": "What was asked" }, ...prompt) : null,
+    el("div", { class: `answers ${kind} n${page.answers.length}` }, ...answers),
   );
 }
 
 // Pictures over the whole screen, one beside the other by a swipe, a key or the buttons.
 function lightbox(pictures, first) {
   let at = first;
-  const box = make("dialog", { class: "lightbox", "aria-label": "Picture, larger" });
+  const box = el("dialog", { class: "lightbox", "aria-label": "Picture, larger" });
   const show = (place) => {
     at = (place + pictures.length) % pictures.length;
     const { label, src } = pictures[at];
     box.replaceChildren(
-      make("img", { src, alt: label }),
-      make("p", {}, label),
-      make("div", { class: "turn" },
-        pictures.length > 1 ? make("button", { type: "button", "aria-label": "Previous", onclick: () => show(at - 1) }, "‹") : null,
-        make("button", { type: "button", class: "close", onclick: () => box.close() }, "Close"),
-        pictures.length > 1 ? make("button", { type: "button", "aria-label": "Next", onclick: () => show(at + 1) }, "›") : null),
+      el("img", { src, alt: label }),
+      el("p", {}, label),
+      el("div", { class: "turn" },
+        pictures.length > 1 ? el("button", { type: "button", "aria-label": "Previous", onclick: () => show(at - 1) }, "‹") : null,
+        el("button", { type: "button", class: "close", onclick: () => box.close() }, "Close"),
+        pictures.length > 1 ? el("button", { type: "button", "aria-label": "Next", onclick: () => show(at + 1) }, "›") : null),
     );
     box.querySelector(".close").focus();
   };
@@ -72,15 +61,10 @@ function lightbox(pictures, first) {
   box.showModal();
 }
 
-function minutes(seconds) {
-  if (seconds === null || seconds === undefined) return "";
-  return seconds < 50 ? "under a minute left" : `about ${Math.max(1, Math.round(seconds / 60))} min left`;
-}
-
 function notice(title, text, mark = "") {
-  return make("div", { class: "notice" },
-    mark ? make("div", { class: "mark", "aria-hidden": "true" }, mark) : null,
-    make("h1", { tabindex: "-1" }, title), make("p", {}, text));
+  return el("div", { class: "notice" },
+    mark ? el("div", { class: "mark", "aria-hidden": "true" }, mark) : null,
+    el("h1", { tabindex: "-1" }, title), el("p", {}, text));
 }
 
 function say(text) { // for those who listen to the page

@@ -1,6 +1,5 @@
 // The rater's page: what is shown, what a tap or a key does, and what the server said since.
 
-const GUARD_MS = 180; // a double tap is not a vote on the next page
 const POLL_MS = 8000;
 const KEYS = {
   pairwise: {
@@ -17,7 +16,7 @@ class Rating {
     this.pages = new Map(); // by token, the latest few
     this.built = new Map();
     this.queue = [];
-    this.past = []; // tokens answered in this window, the latest last
+    this.past = []; // answered in this window, the latest last: { page, uuid }
     this.view = { status: "away", done: 0, left: 0 };
     this.shown = "";
     this.chosen = {};
@@ -45,8 +44,10 @@ class Rating {
   async refresh() {
     if (this.outbox.pending.length || this.refreshing) return;
     this.refreshing = true;
+    const before = this.outbox.count;
     try {
-      this.heard(await ask("state", { window: this.windowId, have: this.outbox.have() }));
+      const view = await ask("state", { window: this.windowId, have: this.outbox.have() });
+      if (before === this.outbox.count) this.heard(view); // else it is how things stood before the latest press
       this.trouble("", 0);
     } catch (error) {
       this.trouble(error instanceof Refusal && error.message ? error.message : "No connection.", error.status || 0);
@@ -65,7 +66,7 @@ class Rating {
       else if (sent.back) queue.unshift(sent.back);
     }
     this.queue = queue.filter((name) => this.pages.has(name));
-    if (view.refused) this.past = this.past.filter((name) => view.queue.includes(name));
+    if (view.refused) this.past = [];
     if (view.message) this.toast(view.message);
     this.waitingForUndo = false;
     this.show();
@@ -87,8 +88,8 @@ class Rating {
     this.stage.classList.add("enter");
     window.scrollTo(0, 0);
     this.root.dataset.state = "asking";
-    this.shownAt = performance.now();
-    requestAnimationFrame(() => requestAnimationFrame(() => { this.seenAt = performance.now(); }));
+    this.shownAt = this.seenAt = performance.now(); // the latter more exactly when it is painted
+    requestAnimationFrame(() => requestAnimationFrame(() => { if (this.shown === name) this.seenAt = performance.now(); }));
     this.root.dataset.page = name;
     this.controls();
     this.arrange();
@@ -139,19 +140,19 @@ class Rating {
 
   // Everything around the page, made once.
   frame() {
-    this.fill = make("div", { class: "fill" });
-    this.count = make("span", { class: "count" });
-    this.time = make("span", { class: "time" });
-    this.undo = make("button", { type: "button", class: "quiet undo", disabled: true, onclick: () => this.takeBack() }, "Undo");
-    this.stage = make("main", { id: "stage" });
-    this.strip = make("p", { class: "strip", role: "status", hidden: true });
-    this.buttons = make("nav", { class: "buttons", "aria-label": "Your answer" });
-    this.dock = make("footer", { class: "dock" }, this.strip, this.buttons);
-    this.root = make("div", { class: `rating ${this.form.design}`, "data-state": "waiting" },
-      make("div", { class: "progress", role: "progressbar", "aria-label": "Progress" }, this.fill),
-      make("header", { class: "top" },
-        make("h1", {}, this.form.question),
-        make("div", { class: "where" }, this.count, this.time, this.undo)),
+    this.fill = el("div", { class: "fill" });
+    this.count = el("span", { class: "count" });
+    this.time = el("span", { class: "time" });
+    this.undo = el("button", { type: "button", class: "quiet undo", disabled: true, onclick: () => this.takeBack() }, "Undo");
+    this.stage = el("main", { id: "stage" });
+    this.strip = el("p", { class: "strip", role: "status", hidden: true });
+    this.buttons = el("nav", { class: "buttons", "aria-label": "Your answer" });
+    this.dock = el("footer", { class: "dock" }, this.strip, this.buttons);
+    this.root = el("div", { class: `rating ${this.form.design}`, "data-state": "waiting" },
+      el("div", { class: "progress", role: "progressbar", "aria-label": "Progress" }, this.fill),
+      el("header", { class: "top" },
+        el("h1", {}, this.form.question),
+        el("div", { class: "where" }, this.count, this.time, this.undo)),
       this.stage,
       this.dock);
     document.title = this.form.question;
@@ -166,7 +167,7 @@ class Rating {
     this.fill.parentElement.setAttribute("aria-valuenow", String(total ? Math.round((100 * done) / total) : 0));
     this.count.textContent = total ? `${this.queue.length ? Math.min(done + 1, total) : done} of ${total}` : "";
     this.time.textContent = this.view.left && this.queue.length ? minutes(this.view.left_s) : "";
-    this.undo.disabled = !(this.view.can_undo || this.past.length);
+    this.undo.disabled = !this.last;
   }
 
   controls() {
@@ -174,29 +175,39 @@ class Rating {
     this.buttons.replaceChildren(...buttons);
   }
 
+  get guarded() {
+    return Boolean(this.shown) && performance.now() - this.shownAt < GUARD_MS;
+  }
+
   get ready() {
-    return Boolean(this.shown) && !this.waitingForUndo && performance.now() - this.shownAt >= GUARD_MS;
+    return Boolean(this.shown) && !this.waitingForUndo && !this.guarded;
+  }
+
+  // The answer that Undo takes back. What the server said last is stale while something is on its way there.
+  get last() {
+    return this.past.at(-1)?.uuid ?? (this.outbox.pending.length ? "" : this.view.last);
   }
 
   vote(answer, element) {
     if (!this.ready) return;
     const page = this.shown;
-    const ms = Math.max(0, Math.round(performance.now() - (this.seenAt ?? this.shownAt)));
+    const ms = Math.max(0, Math.round(performance.now() - this.seenAt));
     navigator.vibrate?.(8);
     element?.classList.add("pressed");
-    this.past.push(page);
     this.queue = this.queue.filter((name) => name !== page);
-    this.outbox.put({ path: "answer", window: this.windowId, page, answer, ms });
+    this.past.push({ page, uuid: this.outbox.put({ path: "answer", window: this.windowId, page, answer, ms }) });
     this.show();
     if (this.shown) say(`${this.count.textContent}`);
   }
 
   takeBack() {
-    if (this.undo.disabled || this.waitingForUndo) return;
-    const back = this.past.pop();
-    if (back && this.pages.has(back)) this.queue = [back, ...this.queue.filter((name) => name !== back)];
+    const undoes = this.last;
+    if (!undoes || this.waitingForUndo || this.guarded) return;
+    const page = this.past.pop()?.page;
+    const back = this.pages.has(page) ? page : null;
+    if (back) this.queue = [back, ...this.queue.filter((name) => name !== back)];
     else this.waitingForUndo = true; // its page has to come from the server first
-    this.outbox.put({ path: "undo", window: this.windowId, back: back && this.pages.has(back) ? back : null });
+    this.outbox.put({ path: "undo", window: this.windowId, undoes, back });
     this.toast("Taken back. Answer again.");
     this.show();
   }
@@ -251,17 +262,17 @@ class Rating {
   }
 
   forget() { // an evening is long and pictures are large
-    const keep = new Set([...this.queue, ...this.past.slice(-4), ...this.outbox.pending.map((one) => one.page)]);
+    const keep = new Set([...this.queue, ...this.past.slice(-4).map((one) => one.page), ...this.outbox.pending.map((one) => one.page)]);
     for (const name of this.pages.keys()) if (!keep.has(name)) this.pages.delete(name);
     for (const name of this.built.keys()) if (!keep.has(name)) this.built.delete(name);
   }
 }
 
 function answerButton(rating, answer, text, key, extra = "") {
-  return make("button", {
+  return el("button", {
     type: "button", class: `choice ${answer} ${extra}`, "data-answer": answer,
     onclick: (event) => rating.vote(answer, event.currentTarget),
-  }, make("span", {}, text), make("kbd", { "aria-hidden": "true" }, key));
+  }, el("span", {}, text), el("kbd", { "aria-hidden": "true" }, key));
 }
 
 function skipButton(rating) {
@@ -278,17 +289,18 @@ function pairButtons(rating) {
 function rubricButtons(rating) {
   const criteria = Object.entries(rating.form.rubric);
   const rows = criteria.map(([name, labels]) => {
-    const row = make("div", { class: "criterion", role: "radiogroup", "aria-label": name });
-    const points = labels.map((label, place) => make("button", {
+    const row = el("div", { class: "criterion", role: "radiogroup", "aria-label": name });
+    const points = labels.map((label, place) => el("button", {
       type: "button", class: "point", role: "radio", "aria-checked": "false", title: label,
       onclick: () => {
+        if (!rating.ready) return; // it would look chosen, and the last one could not be sent
         rating.chosen[name] = place + 1;
         for (const [n, one] of points.entries()) one.setAttribute("aria-checked", String(n === place));
         mark();
         if (Object.keys(rating.chosen).length === criteria.length) rating.vote({ ...rating.chosen });
       },
     }, label));
-    row.append(make("span", { class: "name" }, name), make("div", { class: "points" }, ...points));
+    row.append(el("span", { class: "name" }, name), el("div", { class: "points" }, ...points));
     row.dataset.name = name;
     return row;
   });
@@ -303,20 +315,20 @@ function rubricButtons(rating) {
 function rankButtons(rating) {
   const count = rating.pages.get(rating.shown).answers.length;
   const order = [];
-  const hint = make("span", { class: "name" }, "Tap the best one first");
-  const buttons = Array.from({ length: count }, (_, place) => make("button", {
+  const hint = el("span", { class: "name" }, "Tap the best one first");
+  const buttons = Array.from({ length: count }, (_, place) => el("button", {
     type: "button", class: "point", "aria-label": `Answer ${place + 1}`,
     onclick: (event) => {
       if (!rating.ready) return; // there is no taking a place back, and the last one could not be sent
       order.push(place);
       event.currentTarget.disabled = true;
-      event.currentTarget.append(make("sup", {}, ["best", "2nd", "3rd"][order.length - 1] ?? `${order.length}th`));
+      event.currentTarget.append(el("sup", {}, ["best", "2nd", "3rd"][order.length - 1] ?? `${order.length}th`));
       hint.textContent = order.length < count - 1 ? "And the next best?" : "Thank you";
       const last = buttons.findIndex((button) => !button.disabled);
       if (order.length === count - 1) rating.vote([...order, last]);
     },
   }, String(place + 1)));
-  return [make("div", { class: "criterion", "data-next": true }, hint, make("div", { class: "points" }, ...buttons)), skipButton(rating)];
+  return [el("div", { class: "criterion", "data-next": true }, hint, el("div", { class: "points" }, ...buttons)), skipButton(rating)];
 }
 
 function refusedPage(text, unsent = 0) {
