@@ -55,17 +55,10 @@ def export(
 
 
 def _towers(bundle: Any, target: Path, data: str) -> None:
-    from kit.data.sources import load_rows
-    from kit.errors import BundleError
-    from kit.quantization.export import export_towers
+    from kit.quantization.export import export_pairs
     from kit.quantization.sizes import disk_bytes
 
-    source = data or next((one.source for one in bundle.manifest.data), "")
-    if not source:
-        what = "its bundle names no data that its towers could be calibrated on"
-        raise BundleError.of(str(bundle.folder), what, "give --data SOURCE")
-    train, test = (load_rows(source, split=split) for split in ("train", "test"))
-    folder, found = export_towers(bundle, target, train, test.one_per_concept())
+    folder, found = export_pairs(bundle, target, data)
     lost = "" if found.points is None else f", {found.points:.2f} points of recall@1 lost"
     print(f"mean cosine of pictures {found.image:.4f}, of texts {found.text:.4f}{lost}")
     if folder is None:

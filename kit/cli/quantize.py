@@ -34,8 +34,8 @@ def quantize(
     from kit.quantization.copies import merged, quantised, save_copy, usual_floats
     from kit.quantization.sizes import check_budget, choices, choose, disk_bytes
 
+    parent = open_bundle(bundle)  # before a package that may be missing, or loads for seconds
     wanted = choose(to, backend)
-    parent = open_bundle(bundle)
     model = merged(parent)
     if max_mb is not None:
         check_budget(choices(model.language, floats or usual_floats()), wanted, max_mb)

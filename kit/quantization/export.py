@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kit.adapters.bundle import Bundle, open_bundle
 from kit.data.rows import Conversation
+from kit.data.sources import load_rows
 from kit.errors import BundleError
 from kit.models.backends import EXTRA
 from kit.models.chat import Chat
-from kit.models.halves import trunk
 from kit.models.quiet import quiet
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.copies import merged, quantised, save_copy
 from kit.quantization.gguf_file import TYPES, write_gguf
+from kit.quantization.moments import NONE, Sample, moments, usual_samples
 from kit.quantization.onnx_clip import Likeness, likeness, open_onnx_clip, write_onnx_clip
-from kit.quantization.onnx_graph import EIGHT, MIXED, check_layers, quantise, write_layers
+from kit.quantization.onnx_folder import write_onnx
+from kit.quantization.onnx_graph import check_layers
 from kit.quantization.parity import TOLERANCES, Logits, Parity, Tolerance, logits_of, parity
 from kit.quantization.probes import fixed_probes
-from kit.quantization.runtime import FILE, KIND, LAYOUT, open_runtime
+from kit.quantization.runtime import open_runtime
 from kit.quantization.sealed import seal
 
 _CALIBRATION = 64  # pictures
 _HELD_OUT = 400  # pairs that recall@1 is compared on
 _NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "safetensors": (), "gguf": ("gguf",)}
 GGUF = "language.gguf"
-_BITS = {8: EIGHT, 4: MIXED}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
         bundle: A stitched vision-language model's bundle.
         to: "onnx", "gguf" or "safetensors".
         folder: Where to; must not exist.
-        options: ``bits``, 8 or 4, for ONNX (see ``write_onnx``) and GGUF.
+        options: ``bits``, 8 or 4, for ONNX (see ``write_onnx``) and GGUF. For ONNX ``samples``, what rounding is
+            calibrated on (see ``usual_samples``); none for each number to its nearest level.
 
     Raises:
         BundleError: a folder that is there already, a package that is missing, another kind of bundle.
@@ -124,6 +125,27 @@ def export_towers(bundle: Bundle, folder: Path | str, rows: Any, held_out: Any) 
     return (target if kept else None), found
 
 
+def export_pairs(bundle: Bundle, folder: Path | str, source: str = "") -> tuple[Path | None, Likeness]:
+    """Do as ``export_towers`` with the pairs of a data source.
+
+    Args:
+        bundle: A dual encoder's bundle.
+        folder: Where to; must not exist.
+        source: Where pairs come from: calibrated on its train split, compared on its test split. The first that the
+            bundle was trained on by default.
+
+    Raises:
+        BundleError: as ``export_towers``; a bundle that names no data.
+        DataError: a source that cannot be read.
+    """
+    chosen = source or next((one.source for one in bundle.manifest.data), "")
+    if not chosen:
+        what = "its bundle names no data that its towers could be calibrated on"
+        raise BundleError.of(str(bundle.folder), what, "give --data SOURCE")
+    train, test = (load_rows(chosen, split=split) for split in ("train", "test"))
+    return export_towers(bundle, folder, train, test.one_per_concept())
+
+
 def _check_packages(to: str) -> None:
     import importlib.util
 
@@ -144,9 +166,14 @@ def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[L
     return logits_of(again), "bfloat16"
 
 
-def _onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> tuple[Logits, str]:
+def _onnx(
+    folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8, samples: Sequence[Sample] | None = None
+) -> tuple[Logits, str]:
     """Write tower and layers as graphs for onnxruntime, with everything else that it takes to be asked."""
-    write_onnx(folder, model, bundle, bits=bits)
+    check_layers(model.language)
+    if samples is None:
+        samples = usual_samples([one.source for one in bundle.manifest.data])
+    write_onnx(folder, model, bundle, bits=bits, moments=moments(model, samples) if samples else NONE)
     return logits_of(open_runtime(folder)), "int8" if bits == 8 else "int4"
 
 
@@ -179,97 +206,3 @@ def _gguf(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8)
 FORMATS: Mapping[str, Callable[..., tuple[Logits, str]]] = MappingProxyType(
     {"gguf": _gguf, "onnx": _onnx, "safetensors": _safetensors}
 )
-
-
-def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8) -> None:
-    """Write a merged stitched model as ONNX graphs: the picture's way, the layers below its entry, and those above.
-
-    The head is always held in 8 bits, and embeddings are read from its rows: one table for both.
-
-    Args:
-        folder: An empty or new folder.
-        model: From ``merged``.
-        bundle: Its bundle, which the export names as its parent.
-        bits: 8, or 4: gate and up in 4 bits, the other matrices in 8.
-
-    Raises:
-        ModelError: layers that are not Llama's.
-    """
-    language, whole = model.language, model.model
-    check_layers(language)
-    folder.mkdir(parents=True, exist_ok=True)
-    entry = whole.config.entry_layer
-    if entry:
-        write_layers(language, slice(0, entry), folder / "below.onnx", bits=_BITS[bits], head=False)
-    write_layers(language, slice(entry, None), folder / "above.onnx", bits=_BITS[bits])
-    _write_eyes(folder / "picture.onnx", model)
-    config = trunk(language).config
-    said = {
-        "layout": LAYOUT, "bits": bits, "entry_layer": entry, "layers": config.num_hidden_layers,
-        "heads": config.num_key_value_heads, "size": config.head_dim, "embedding": _table(folder, language),
-    }  # fmt: skip
-    (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    whole.config.save_pretrained(folder)
-    whole.generation_config.save_pretrained(folder)
-    model.processor.save_pretrained(folder)
-    seal(folder, KIND, bundle, made=f"ONNX, {bits} bits", parameters={"bits": bits})
-
-
-def _table(folder: Path, language: Any) -> dict[str, Any]:
-    """Return where the embeddings' rows are: the head's own, or a file of their own where they are others."""
-    import onnx
-
-    embedding, head = language.get_input_embeddings().weight, language.get_output_embeddings().weight
-    shape = {"vocabulary": embedding.shape[0], "width": embedding.shape[1]}
-    if embedding.data_ptr() != head.data_ptr():
-        numbers, scales = quantise(embedding)
-        (folder / "embedding.data").write_bytes(numbers.tobytes() + scales.tobytes())
-        return {**shape, "file": "embedding.data", "weight": 0, "scales": numbers.nbytes}
-    graph = onnx.load(str(folder / "above.onnx"), load_external_data=False).graph
-    places = {
-        one.name: {entry.key: entry.value for entry in one.external_data}
-        for one in graph.initializer
-        if one.name in {"head.weight", "head.scales"}
-    }
-    return {
-        **shape,
-        "file": places["head.weight"]["location"],
-        "weight": int(places["head.weight"].get("offset", 0)),
-        "scales": int(places["head.scales"].get("offset", 0)),
-    }
-
-
-def _write_eyes(path: Path, model: VisionLanguage) -> None:
-    """Write tower and projector, in float32, as one graph from pixels to the tokens that the layers take."""
-    import contextlib
-    import io
-
-    pixels = torch.zeros(1, 3, *_pixel_size(model))
-    with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports each of its steps
-        torch.onnx.export(
-            _Eyes(model.model).eval(), (pixels,), str(path), input_names=["pixel_values"], output_names=["tokens"],
-            dynamo=True, external_data=False,
-        )  # fmt: skip
-
-
-def _pixel_size(model: VisionLanguage) -> tuple[int, int]:
-    from PIL import Image
-
-    shown = model.processor(
-        text=[model.processor.image_token], images=[Image.new("RGB", (32, 32))], return_tensors="pt"
-    )
-    height, width = shown["pixel_values"].shape[-2:]
-    return int(height), int(width)
-
-
-class _Eyes(nn.Module):
-    """From pixels to the language model's tokens."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.tower, self.projector = model.vision_tower, model.projector
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return tokens, shape (n, m, width)."""
-        out: Tensor = self.projector(self.tower(pixel_values))
-        return out

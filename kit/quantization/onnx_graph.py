@@ -22,10 +22,11 @@ from torch import Tensor
 from kit.errors import Fault, ModelError, raise_faults
 from kit.models.halves import trunk
 from kit.models.prompts import PromptedAttention
+from kit.quantization.moments import NONE, Moments
+from kit.quantization.rounding import BLOCK, quantise, quantise_4
 
 Bits = Mapping[str, int]  # of query, key and value ("qkv"), "o", "gate_up" and "down"
 
-BLOCK = 32
 KINDS = ("qkv", "o", "gate_up", "down")
 FLOATS: Bits = MappingProxyType(dict.fromkeys(KINDS, 0))
 EIGHT: Bits = MappingProxyType(dict.fromkeys(KINDS, 8))
@@ -56,12 +57,12 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def times(self, name: str, values: str, matrix: Tensor, bits: int) -> str:
-        """Multiply by a frozen matrix, shape (out, in)."""
+    def times(self, name: str, values: str, matrix: Tensor, bits: int, moments: Tensor | None = None) -> str:
+        """Multiply by a frozen matrix, shape (out, in), rounded as the moments of what it reads ask."""
         rows, columns = matrix.shape
         if not bits:
             return self.node("MatMul", [values, self.weight(f"{name}.weight", _array(matrix.T))], [name])
-        packed, *rest = quantise(matrix) if bits == 8 else quantise_4(matrix)
+        packed, *rest = (quantise if bits == 8 else quantise_4)(matrix, moments)
         names = ("scales", "zeros")[: len(rest)]
         inputs = [values, self.weight(f"{name}.weight", packed)]
         inputs += [self.weight(f"{name}.{what}", one) for what, one in zip(names, rest, strict=True)]
@@ -69,62 +70,6 @@ class _Graph:
             "MatMulNBits", inputs, [name], _MICROSOFT,
             K=columns, N=rows, bits=bits, block_size=BLOCK, accuracy_level=_INT8_KERNELS,
         )  # fmt: skip
-
-
-def quantise(matrix: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return a matrix in 8 bits, in blocks of 32 columns with one scale each; 128 stands for zero.
-
-    Args:
-        matrix: Shape (out, in); 32 divides in.
-
-    Returns:
-        Numbers, shape (out, in / 32, 32), and scales, shape (out, in / 32).
-    """
-    blocks = _blocks(matrix)
-    scales = (blocks.abs().amax(-1) / 127).clamp(min=1e-12)
-    numbers = (blocks / scales[..., None]).round() + 128
-    return numbers.to(torch.uint8).numpy(), scales.numpy()
-
-
-def quantise_4(matrix: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    """Return a matrix in 4 bits, in blocks of 32 columns with a scale and a zero point each.
-
-    Each block takes the range, of a dozen shares of its own, that leaves the least squared error.
-
-    Args:
-        matrix: Shape (out, in); 32 divides in.
-
-    Returns:
-        Packed numbers, shape (out, in / 32, 16), scales (out, in / 32), and packed zero points (out, in / 64).
-    """
-    blocks = _blocks(matrix)
-    low, high = blocks.amin(-1).clamp(max=0), blocks.amax(-1).clamp(min=0)
-    best, scales, zeros = torch.full_like(low, float("inf")), torch.ones_like(low), torch.zeros_like(low)
-    for share in torch.linspace(0.6, 1.0, 12):
-        scale = ((high - low) * share / 15).clamp(min=1e-12)
-        zero = (-low * share / scale).round().clamp(0, 15)
-        error = (_between(blocks, scale, zero) * scale[..., None] - blocks).square().sum(-1)
-        nearer = error < best
-        best, scales, zeros = error.minimum(best), torch.where(nearer, scale, scales), torch.where(nearer, zero, zeros)
-    numbers = (_between(blocks, scales, zeros) + zeros[..., None]).to(torch.uint8).numpy()
-    return _pairs(numbers), scales.numpy(), _pairs(zeros.to(torch.uint8).numpy())
-
-
-def _blocks(matrix: Tensor) -> Tensor:
-    return matrix.detach().float().reshape(len(matrix), -1, BLOCK)
-
-
-def _between(blocks: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """Return the levels that values take, less their zero points."""
-    return ((blocks / scales[..., None]).round() + zeros[..., None]).clamp(0, 15) - zeros[..., None]
-
-
-def _pairs(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pack two 4-bit numbers of the last axis into each byte, the first one low."""
-    if numbers.shape[-1] % 2:
-        numbers = np.concatenate([numbers, np.zeros_like(numbers[..., :1])], -1)
-    packed: NDArray[np.uint8] = numbers[..., ::2] | (numbers[..., 1::2] << 4)
-    return packed
 
 
 def check_layers(language: Any) -> None:
@@ -151,7 +96,14 @@ def check_layers(language: Any) -> None:
 
 
 def write_layers(
-    language: Any, kept: slice, path: Path, *, bits: Bits = EIGHT, head_bits: int = 8, head: bool = True
+    language: Any,
+    kept: slice,
+    path: Path,
+    *,
+    bits: Bits = EIGHT,
+    head_bits: int = 8,
+    head: bool = True,
+    moments: Moments = NONE,
 ) -> None:
     """Write a run of decoder layers as one graph, its weights beside it.
 
@@ -166,16 +118,19 @@ def write_layers(
         bits: Of the layers' matrices, by kind: 8, 4, or 0 for float32.
         head_bits: Of the head's.
         head: Whether last norm and head follow.
+        moments: What the layers' matrices are rounded by: ``kit.quantization.moments.moments``.
     """
     import onnx
     from onnx import TensorProto, helper
 
     whole, graph = trunk(language), _Graph()
     layers, config = list(whole.layers)[kept], whole.config
+    numbers = range(len(whole.layers))[kept]
     _rotary(graph, whole, config)
     hidden, skip = "hidden", ""
     for number, layer in enumerate(layers):
-        hidden, skip = _layer(graph, layer, number, (hidden, skip), config=config, bits=bits)
+        own = {kind: (bits[kind], moments.get((numbers[number], kind))) for kind in KINDS}
+        hidden, skip = _layer(graph, layer, number, (hidden, skip), config=config, held=own)
     if head:
         normed, _ = _normed(graph, "norm", (hidden, skip), whole.norm.weight, config)
         picked = graph.node("Gather", [normed, "kept"], ["picked"], axis=1)
@@ -205,12 +160,12 @@ def write_layers(
 
 
 def _layer(
-    graph: _Graph, layer: Any, number: int, entering: tuple[str, str], *, config: Any, bits: Bits
+    graph: _Graph, layer: Any, number: int, entering: tuple[str, str], *, config: Any, held: Mapping[str, Any]
 ) -> tuple[str, str]:
     attention, mlp, name = layer.self_attn, layer.mlp, f"layer{number}"
     normed, skip = _normed(graph, f"{name}.in", entering, layer.input_layernorm.weight, config)
     together = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-    packed = graph.times(f"{name}.qkv", normed, together, bits["qkv"])
+    packed = graph.times(f"{name}.qkv", normed, together, *held["qkv"])
     seen = graph.node(
         "GroupQueryAttention",
         [packed, "", "", f"past_key_{number}", f"past_value_{number}", "last_place", "total", "cos", "sin"],
@@ -218,16 +173,16 @@ def _layer(
         num_heads=config.num_attention_heads, kv_num_heads=config.num_key_value_heads, do_rotary=1,
         scale=float(attention.scaling),
     )  # fmt: skip
-    out = graph.times(f"{name}.o", seen, attention.o_proj.weight, bits["o"])
+    out = graph.times(f"{name}.o", seen, attention.o_proj.weight, *held["o"])
     normed, skip = _normed(graph, f"{name}.post", (out, skip), layer.post_attention_layernorm.weight, config)
     wide = graph.times(
-        f"{name}.gate_up", normed, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), bits["gate_up"]
+        f"{name}.gate_up", normed, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), *held["gate_up"]
     )
     gate, up = f"{name}.gate", f"{name}.up"
     graph.node("Split", [wide], [gate, up], axis=-1, num_outputs=2)
     active = graph.node("QuickGelu", [gate], [f"{name}.silu"], _MICROSOFT, alpha=1.0)  # x times its sigmoid
     product = graph.node("Mul", [active, up], [f"{name}.product"])
-    return graph.times(f"{name}.down", product, mlp.down_proj.weight, bits["down"]), skip
+    return graph.times(f"{name}.down", product, mlp.down_proj.weight, *held["down"]), skip
 
 
 def _normed(graph: _Graph, name: str, entering: tuple[str, str], gain: Tensor, config: Any) -> tuple[str, str]:

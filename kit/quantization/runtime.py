@@ -22,7 +22,7 @@ from kit.errors import BundleError
 from kit.manifest import verify
 from kit.models.load import heritage
 from kit.models.vision_language import VisionLanguage
-from kit.quantization.onnx_graph import BLOCK
+from kit.quantization.rounding import BLOCK
 
 FILE = "runtime.json"
 KIND = "onnx-vision-language"
@@ -30,6 +30,23 @@ LAYOUT = 1
 _SLOTS = 256  # a cache grows by so many tokens
 
 Floats = NDArray[np.float32]
+
+
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """Return onnxruntime's session of a graph, on the CPU.
+
+    Args:
+        path: The graph.
+        threads: As many as torch uses by default.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    # A session's idle threads wait by spinning, on the cores that the next session of the same model needs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class OnnxLayers:
@@ -46,11 +63,8 @@ class OnnxLayers:
     def __init__(self, path: Path, *, layers: int, heads: int, size: int, threads: int | None = None) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
         self._ort = onnxruntime
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = open_session(path, threads)
         self.asks = "kept" in {one.name for one in self.session.get_inputs()}
         self.shape, self.layers, self.length, self.slots = (1, heads, 0, size), layers, 0, 0
         self.caches: dict[str, Any] = {}
@@ -179,8 +193,6 @@ class OnnxStitched(nn.Module):
     """
 
     def __init__(self, folder: Path, *, threads: int | None = None) -> None:
-        import onnxruntime
-
         from kit.models.stitched import StitchedConfig
 
         super().__init__()
@@ -188,10 +200,7 @@ class OnnxStitched(nn.Module):
         self.config = StitchedConfig.from_pretrained(folder, local_files_only=True)
         self.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
         self.language_model = OnnxLanguage(folder, said, threads)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.eyes = onnxruntime.InferenceSession(str(folder / "picture.onnx"), options)
+        self.eyes = open_session(folder / "picture.onnx", threads)
         self.dtype = torch.float32
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)  # so that it has a device
 
