@@ -16,7 +16,7 @@ from kit.models.chat import answer
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.parity import Parity, logits_of, parity
 from kit.quantization.sizes import MB, SMALL, held_bytes
-from kit.quantization.speed import Runner, TorchRunner, bandwidth, race, speeds
+from kit.quantization.speed import Runner, TorchRunner, race, speeds
 from kit.result import Measurement
 
 _FOUR_BITS = {"nf4", "int4"}
@@ -116,14 +116,13 @@ def compare(
     said = {one.name: ask(one.model) if rows else [] for one in contenders}
     runners = {one.name: one.runner or TorchRunner(one.model.language) for one in contenders}
     fast = speeds(race(runners, **timing), parent.name)
-    read = bandwidth()
     lines = []
     for one in contenders:
         text = forgetting(losses[parent.name], losses[one.name])
         score, lost = _task(said[parent.name], said[one.name], rows, metric) if rows else (None, None)
         gate = parity(reference, logits_of(one.model), probes, task=None if lost is None else lost.value)
         mb, timed = _mb(one), fast[one.name]
-        timed |= _floors(mb, timed, read)
+        timed = _with_floors(mb, timed)
         ratio = text["perplexity_ratio"]
         lines.append(
             Line(
@@ -196,15 +195,20 @@ def _mb(one: Contender) -> float:
     return known.value if known is not None else held_bytes(one.model.language) / MB
 
 
-def _floors(mb: float, timed: Mapping[str, Measurement], read: float) -> dict[str, Measurement]:
-    """Return each decode rate as a share of what reading the weights once for each token would allow."""
-    return {
-        name.replace("decode", "floor"): Measurement(
-            mb * MB * one.value / read, "share", one.n, method=f"weights read at {read / 1e9:.0f} GB/s"
-        )
-        for name, one in timed.items()
-        if name.startswith("decode_") and "ratio" not in name
-    }
+def _with_floors(mb: float, timed: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """Exchange what could have been read in a token's time for the copy's share of it: 1 is as quick as can be.
+
+    Each token reads all of a copy's weights once, from memory as quick as it was in the same round.
+    """
+    known = {name: one for name, one in timed.items() if not name.startswith("bytes_")}
+    for name, one in timed.items():
+        if name not in known:
+            shares = (mb * MB / number for number in (one.value, one.high, one.low) if number is not None)
+            known[name.replace("bytes_a_token", "floor")] = Measurement(
+                next(shares), "share", one.n, next(shares), next(shares), level=None, better="higher",
+                method=f"{one.method}; weights over what memory gives in a token's time",
+            )  # fmt: skip
+    return known
 
 
 def _loss(model: VisionLanguage, passages: Sequence[Passage]) -> TextLoss:

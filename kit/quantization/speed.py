@@ -8,8 +8,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +71,7 @@ class Timing:
         first_s: Seconds to the first token.
         step_s: Median seconds for each token after it.
         foreign: Share of the machine that other processes used meanwhile.
+        read: Bytes a second that the machine read from memory in this round.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Timing:
     first_s: float
     step_s: float
     foreign: float
+    read: float = float("nan")
 
 
 def race(
@@ -87,6 +90,7 @@ def race(
     new_tokens: int = 16,
     vocabulary: int = 1000,
     seed: int = 0,
+    read: Callable[[], float] | None = None,
 ) -> list[Timing]:
     """Time copies against each other: in each round every copy reads the same prompt, in an order drawn anew.
 
@@ -97,13 +101,15 @@ def race(
         new_tokens: Tokens written after each prompt.
         vocabulary: Prompts are drawn from the first so many tokens.
         seed: Of prompts and orders.
+        read: Returns bytes a second read from memory: ``bandwidth``, measured anew before each prompt.
     """
     draw, found = random.Random(seed), []  # noqa: S311 - no secret
     for number in range(-1, rounds):
         for tokens in lengths:
             ids = [draw.randrange(vocabulary) for _ in range(tokens)]
+            bytes_s = (read or bandwidth)()
             for name in draw.sample(list(runners), len(runners)):
-                timing = _timed(name, runners[name], ids, new_tokens)
+                timing = replace(_timed(name, runners[name], ids, new_tokens), read=bytes_s)
                 found += [timing] if number >= 0 else []
     return found
 
@@ -119,7 +125,8 @@ def speeds(timings: Sequence[Timing], reference: str) -> dict[str, dict[str, Mea
 
     Returns:
         For each copy ``prefill_64``, ``decode_64``, ``first_token_64`` and the like, and their ratios
-        ``prefill_ratio_64``, ``decode_ratio_64``: medians over rounds, with the least and the most seen.
+        ``prefill_ratio_64``, ``decode_ratio_64``: medians over rounds, with the least and the most seen; and in
+        ``bytes_a_token_64`` what the machine could have read from memory in the time that a token took.
 
     Raises:
         DataError: no such reference.
@@ -143,9 +150,10 @@ def speeds(timings: Sequence[Timing], reference: str) -> dict[str, dict[str, Mea
                 "first_token": ([one.first_s for one in own], "s"),
                 "prefill_ratio": ([b.first_s / a.first_s for a, b in zip(own, base, strict=True)], "x"),
                 "decode_ratio": ([b.step_s / a.step_s for a, b in zip(own, base, strict=True)], "x"),
+                "bytes_a_token": ([one.read * one.step_s for one in own], "bytes"),
             }
             for what, (numbers, unit) in values.items():
-                better = "lower" if unit == "s" else "higher"
+                better = "higher" if unit in {"tokens/s", "x"} else "lower"
                 found[name][f"{what}_{tokens}"] = Measurement(
                     statistics.median(numbers), unit, len(numbers), min(numbers), max(numbers), level=None,
                     method=method, better=better,
@@ -154,23 +162,28 @@ def speeds(timings: Sequence[Timing], reference: str) -> dict[str, dict[str, Mea
 
 
 def bandwidth() -> float:
-    """Return how many bytes a second this machine reads from memory, the best of five passes over 256 MB."""
-    block = torch.ones(_READ_MB * 250_000)
+    """Return how many bytes a second this machine reads from memory now, the best of three passes over 256 MB."""
+    block = _block()
     best = float("inf")
-    for _ in range(5):
+    for _ in range(3):
         begin = time.perf_counter()
         block.sum()
         best = min(best, time.perf_counter() - begin)
     return block.numel() * 4 / best
 
 
+@cache
+def _block() -> torch.Tensor:
+    return torch.ones(_READ_MB * 250_000)
+
+
 def peak_rss_mb(bundle: Path) -> float:
-    """Return the most memory, in megabytes, that a fresh process takes to open a bundle and answer one question."""
+    """Return the most memory, in megabytes, that a fresh process takes to open a bundle or export and ask it once."""
     code = (
         "import resource, sys\n"
-        "from kit.adapters.bundle import open_bundle\n"
+        "from kit.quantization.served import open_export\n"
         "from kit.models.chat import answer\n"
-        "model = open_bundle(sys.argv[1]).load(device='cpu')\n"
+        "model = open_export(sys.argv[1])\n"
         "answer(model, [None], ['What is red?'], max_new_tokens=4)\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(peak if sys.platform == 'darwin' else peak * 1024)\n"

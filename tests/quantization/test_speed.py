@@ -29,7 +29,7 @@ def test_every_copy_runs_in_every_round_and_ratios_are_of_one_moment(monkeypatch
     log, clock = [], [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     runners = {"slow": Sleeper(log, clock, "slow", 0.01), "quick": Sleeper(log, clock, "quick", 0.002)}
-    timings = race(runners, lengths=(8, 16), rounds=2, new_tokens=3)
+    timings = race(runners, lengths=(8, 16), rounds=2, new_tokens=3, read=lambda: 1e6)
     assert len(timings) == 2 * 2 * 2
     assert len(log) == 3 * 2 * 2  # one round before is not counted
     assert all({log[place][0], log[place + 1][0]} == {"slow", "quick"} for place in range(0, len(log), 2))
@@ -40,6 +40,7 @@ def test_every_copy_runs_in_every_round_and_ratios_are_of_one_moment(monkeypatch
     assert found["quick"]["prefill_ratio_16"].value == pytest.approx(5)
     assert found["slow"]["first_token_16"].value == pytest.approx(0.1)
     assert found["slow"]["first_token_16"].better == "lower"
+    assert found["quick"]["bytes_a_token_8"].value == pytest.approx(2000)
 
 
 def test_rounds_beside_busy_processes_are_left_out_where_there_is_a_quiet_one():
