@@ -125,12 +125,15 @@ def export_study(
     from kit.errors import did_you_mean, listed
     from kit.humaneval.errors import StudyError
     from kit.humaneval.exchange import export_battles, export_votes
+    from kit.humaneval.preferences import check_ending
 
     if form and form not in FORMATS:
         allowed = f"Allowed: {listed(FORMATS)}."
         raise StudyError.of(f"--format {form}", f"no such format.{did_you_mean(form, FORMATS)}", allowed=allowed)
     if form in {"csv", "parquet", "jsonl", "json"} and out.suffix.lower() != f".{form}":
         raise StudyError.of(f"--out {out}", f"does not end in .{form}", f"write --out {out.with_suffix(f'.{form}')}")
+    if form == "dpo":
+        check_ending(out)
     with open_store(db) as store:
         name = only_study(store, study)
         if form == "dpo":
@@ -163,10 +166,10 @@ def import_study(
     ] = "",
 ) -> None:
     """Append votes from a file; the same file twice adds nothing."""
+    from kit.cli.study_files import store_to_fill
     from kit.humaneval.exchange import home_of, import_battles, import_votes
-    from kit.humaneval.store import Store
 
-    with Store(db) as store:
+    with store_to_fill(db) as store:
         name = study or (path.stem if battles else home_of(store, path))
         new = (import_battles if battles else import_votes)(store, path, name=name)
         print(f"{new} new votes in the study {name!r}")

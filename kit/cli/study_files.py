@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import select, update
 from sqlalchemy.engine import make_url
 
-from kit.errors import listed
+from kit.errors import KitError, listed
 from kit.humaneval import schema
 from kit.humaneval.errors import StoreError, StudyError
 from kit.humaneval.protocol import read_study
@@ -25,6 +27,26 @@ def open_store(url: str) -> Store:
     if path is not None and not path.is_file():
         raise StoreError.of(f"--db {url}", "no such database", "kit study serve, or kit study import, makes one")
     return Store(url)
+
+
+@contextmanager
+def store_to_fill(url: str) -> Iterator[Store]:
+    """Open a store, made if it is not there; one that was made for nothing is taken away again."""
+    path = _file(url)
+    new = path is not None and not path.exists()
+    store = Store(url)
+    try:
+        with store:
+            yield store
+    except KitError:
+        if new and path is not None and not _holds_something(url):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _holds_something(url: str) -> bool:
+    with Store(url) as store:
+        return bool(store.studies())
 
 
 def only_study(store: Store, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TIE, BOTH_BAD = "tie", "both_bad"
+NO_TEXTS = "its outputs are no texts"
 Pair = tuple[str, str]
 
 
@@ -87,6 +88,7 @@ def write_preferences(rows: Sequence[Preference], path: Path) -> int:
     Raises:
         StudyError: no rows, another ending, pictures in JSONL, or a file that cannot be written.
     """
+    check_ending(path)
     if path.suffix.lower() == ".parquet":
         table = to_dataset(rows).data.table  # its schema tells `datasets` which column holds pictures
         from pyarrow import parquet
@@ -100,14 +102,21 @@ def write_preferences(rows: Sequence[Preference], path: Path) -> int:
         finally:
             part.unlink(missing_ok=True)
         return len(rows)
-    if path.suffix.lower() != ".jsonl":
-        allowed = "Allowed: .jsonl, .parquet."
-        raise StudyError.of(
-            str(path), f"preferences are not kept in {path.suffix or 'a file without ending'}", "", allowed
-        )
     if any(row.picture for row in rows):
         raise StudyError.of(str(path), "JSONL holds no pictures", "write .parquet")
     return write_rows(path, _trl(rows), {})
+
+
+def check_ending(path: Path) -> None:
+    """Look whether a file's name says that it can hold preferences.
+
+    Raises:
+        StudyError: it ends in neither .jsonl nor .parquet.
+    """
+    if path.suffix.lower() not in {".jsonl", ".parquet"}:
+        what = f"preferences are not kept in {path.suffix or 'a file without ending'}"
+        fix = f"write --out {path.with_suffix('.jsonl')}" if path.suffix else ""
+        raise StudyError.of(str(path), what, fix, "Allowed: .jsonl, .parquet.")
 
 
 @dataclass
@@ -150,7 +159,7 @@ def _row(study: Study, item: Item, pair: Pair, ballots: _Ballots) -> Preference 
         return f"level, {counts[chosen]} to {counts[rejected]}"
     texts = [item.outputs[name] for name in (chosen, rejected)]
     if any(output.kind != "text" for output in texts):
-        return "its outputs are no texts"
+        return NO_TEXTS
     meta = {"study": study.digest, "chosen": chosen, "rejected": rejected, "votes": len(answers)}
     meta |= {"for": counts[chosen], "against": counts[rejected], "left_out": len(ballots.by_rater) - len(answers)}
     return Preference(
@@ -161,7 +170,7 @@ def _row(study: Study, item: Item, pair: Pair, ballots: _Ballots) -> Preference 
 
 def _trl(rows: Sequence[Preference]) -> Iterator[dict[str, Any]]:
     if not len(rows):
-        raise StudyError.of("preferences", "there are no rows", "vote first; ties and inconsistent votes make none")
+        raise _nothing(rows.faults if isinstance(rows, Rows) else ())
     pictured = any(row.picture for row in rows)
 
     def said(role: str, text: str, picture: Picture | None = None) -> list[dict[str, Any]]:
@@ -178,6 +187,18 @@ def _trl(rows: Sequence[Preference]) -> Iterator[dict[str, Any]]:
         if pictured:
             values["images"] = [{"bytes": _raster(row.picture), "path": None}] if row.picture else []
         yield values
+
+
+def _nothing(left_out: Sequence[Fault]) -> StudyError:
+    """Return the error that says why there are no rows."""
+    if not left_out:
+        return StudyError.of("preferences", "there are no rows", "vote first; ties and inconsistent votes make none")
+    reasons = Counter(fault.what for fault in left_out)
+    said = ", ".join(f"{count} because {reason}" for reason, count in reasons.most_common(3))
+    fix = "vote on more items, or by more raters"
+    if set(reasons) == {NO_TEXTS}:
+        fix = "preferences are learnt from texts; for the votes themselves take --format csv, parquet or battles"
+    return StudyError.of("preferences", f"there are no rows; left out were {said}", fix)
 
 
 def _raster(picture: Picture) -> bytes:

@@ -76,6 +76,8 @@ class Evidence:
             )
         if self.verdict == "ended":
             return f"no verdict after {n} votes, which is where the study ends"
+        if not n:
+            return "no votes yet"
         ahead = self.first if self.wins > self.losses else self.second
         lead = "level" if self.wins == self.losses else f"{ahead} ahead"
         if self.likely_left is None:

@@ -173,6 +173,8 @@ def test_check_names_clues(kit: Call, study: Path) -> None:
         (["export", "--db", "captions.db", "--out", "votes.xls"], "rows are not kept in .xls"),
         (["export", "--db", "captions.db", "--out", "votes.csv", "--format", "parquet"], "does not end in .parquet"),
         (["export", "--db", "captions.db", "--out", "votes.csv", "--format", "dop"], "Did you mean 'dpo'?"),
+        (["export", "--db", "nope.db", "--out", "v.csv", "--format", "dpo"], "Fix: write --out v.jsonl"),
+        (["import", "bad.csv", "--db", "nope.db"], "no such column: 'wimmer'"),
         (["import", "bad.csv", "--db", "captions.db", "--study", "captions"], "no such column: 'wimmer'"),
         (["import", "bad.csv", "--db", "newer.db"], "schema 99 is newer than this kit reads"),
         (["rank", "--db", "newer.db"], "schema 99 is newer than this kit reads"),

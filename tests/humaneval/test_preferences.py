@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -109,6 +110,9 @@ def test_what_makes_no_row_is_named(study):
         "level, 1 to 1", "most called both bad", "level, 0 to 0", "the study has no such item",
     ]  # fmt: skip
     assert rows.skipped == 4
+    with pytest.raises(StudyError, match="there are no rows; left out were 1 because level, 1 to 1") as caught:
+        write_preferences(rows, Path("p.jsonl"))
+    assert "no texts" not in str(caught.value)
     with pytest.raises(StudyError, match="there are no rows"):
         to_dataset(rows)
 
@@ -126,6 +130,8 @@ def test_pictures_as_answers_make_no_row(tmp_path):
     study = Study("s", "Q?", ("x", "y"), ("ana",), (Item("item 1", made, "p"),))
     rows = preference_rows(study, votes(study, ("ana", 1, "x", "y", "left")))
     assert [fault.what for fault in rows.faults] == ["its outputs are no texts"]
+    with pytest.raises(StudyError, match="preferences are learnt from texts"):
+        write_preferences(rows, tmp_path / "p.jsonl")
 
 
 def plain(n=3):

@@ -139,6 +139,7 @@ def test_what_is_likely_left():
     assert level.to_text().startswith("level, a verdict is not likely")
     empty = evidence(VoteTable.of(["a"], ["b"], ["skip"]), "a", "b", stop=Stop())
     assert (empty.verdict, empty.low, empty.high) == ("undecided", 0.0, 1.0)
+    assert empty.to_text() == "no votes yet"
 
 
 @pytest.mark.parametrize("votes_each", [1, 2, 3])
