@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kit.data.picture import Picture, is_svg
 from kit.data.rows import Preference, Rows
 from kit.data.splits import split_of
-from kit.errors import Fault
+from kit.errors import Fault, KitError
 from kit.humaneval.errors import StudyError
 from kit.humaneval.files import write_rows
 from kit.humaneval.items import Item
@@ -189,7 +189,7 @@ def _trl(rows: Sequence[Preference]) -> Iterator[dict[str, Any]]:
         yield values
 
 
-def _nothing(left_out: Sequence[Fault]) -> StudyError:
+def _nothing(left_out: Sequence[Fault]) -> KitError:
     """Return the error that says why there are no rows."""
     if not left_out:
         return StudyError.of("preferences", "there are no rows", "vote first; ties and inconsistent votes make none")
