@@ -6,9 +6,10 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -19,7 +20,32 @@ from kit.humaneval.table import VoteTable
 
 # The state is told every five items: were it told after each, a rater would see which letter the last answer helped.
 STEP = 5
+T = TypeVar("T")
 SHARE = 0.05  # of the time, at most, goes into reading the votes again
+
+
+@dataclass(eq=False)
+class Seldom(Generic[T]):
+    """A value that is read anew when the latest reading is long enough ago to make reading a twentieth of the time.
+
+    Args:
+        read: Reads it.
+    """
+
+    read: Callable[[], T]
+    _value: T | None = field(default=None, init=False)
+    _next_s: float = field(default=-math.inf, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def value(self) -> T:
+        """Return it; whatever reading raises is raised here."""
+        with self._lock:
+            start_s = time.monotonic()
+            if self._value is None or start_s >= self._next_s:
+                self._value = self.read()
+                now_s = time.monotonic()
+                self._next_s = now_s + (now_s - start_s) / SHARE
+            return self._value
 
 
 @dataclass(eq=False)
@@ -33,14 +59,13 @@ class LiveDecision:
 
     study: Study
     store: Store
-    _text: str = field(default="", init=False)
-    _next_s: float = field(default=0.0, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _text: Seldom[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._text = Seldom(self._read)
 
     def text(self) -> str:
         """Return a sentence such as ``A ahead, about 23 more votes likely``; empty where pairs are not compared.
-
-        The votes are read again when the last reading is long enough ago to make reading a twentieth of the time.
 
         Raises:
             StoreError: the database did not answer.
@@ -49,13 +74,7 @@ class LiveDecision:
             return ""
         import scipy.special  # noqa: F401 - takes a second when first imported, which is not reading
 
-        with self._lock:
-            start_s = time.monotonic()
-            if start_s >= self._next_s:
-                self._text = self._read()
-                now_s = time.monotonic()
-                self._next_s = now_s + (now_s - start_s) / SHARE
-            return self._text
+        return self._text.value()
 
     def _read(self) -> str:
         votes, letter = self.store.table(self.study.name).comparisons(), letters(self.study)

@@ -23,6 +23,9 @@ def methods(study: Study, table: VoteTable) -> str:
     asked = "all of them" if study.raters_per_pair is None else f"{study.raters_per_pair} of them"
     what = f"{len(study.conditions)} conditions on {len(study.items)} items, {asked} being asked about each pair"
     order = f"the order of items and the sides were drawn by rater and item (seed {study.seed}) and logged"
+    if study.informative:
+        chosen = f"{study.informative:.0%} of the comparisons came next where a vote told most about the ranking so far"
+        order = f"{chosen}, the others at random, with sides drawn by rater and item (seed {study.seed}), all logged"
     checks = f"{study.repeats:.0%} of a rater's comparisons came again with sides swapped"
     apart = f"{again} repeats, {gold} gold votes, {identical} pairs of identical outputs (ties, shown to nobody)"
     stop, rope = f"an anytime-valid test at alpha {study.stop.alpha:g}", f"{study.stop.rope:g} around a score of 0.5"

@@ -12,6 +12,11 @@ from kit.humaneval.media import Media, output_media, prompt_media
 from kit.humaneval.schedule import Task
 from kit.humaneval.study import Study
 
+KEPT = "The database does not answer just now. Your answer is kept and will be sent again."
+AWAY = "The database does not answer just now. Nothing is lost; trying again."
+ELSEWHERE = "That one was answered in another window, or is no longer yours. Here is the next."
+NOTHING_TO_UNDO = "There is nothing to take back."
+
 
 @dataclass(frozen=True)
 class Form:

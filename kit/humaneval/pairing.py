@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 
 from kit.errors import Fault
 from kit.humaneval.errors import StudyError
+from kit.humaneval.live import Seldom
 from kit.humaneval.ranking import Comparisons, Fit, Floats, davidson, derivatives
 from kit.humaneval.schedule import Task
+from kit.humaneval.store import Store
+from kit.humaneval.study import Study
 from kit.humaneval.table import VoteTable
 
 PRIOR_SD = 2.0  # log-odds by which models may differ before anybody voted
@@ -21,6 +26,7 @@ RANDOM_SHARE = 0.2
 SHARPNESS = 4
 
 Chances = Mapping[frozenset[str], float]
+Seed = int | Sequence[int]
 
 
 def pair_chances(table: VoteTable, models: Sequence[str], *, random_share: float = RANDOM_SHARE) -> Chances:
@@ -56,22 +62,64 @@ def pair_chances(table: VoteTable, models: Sequence[str], *, random_share: float
     return dict(zip(names, chances.tolist(), strict=True))
 
 
-def by_information(tasks: Sequence[Task], chances: Chances, *, seed: int) -> list[Task]:
+def by_information(
+    tasks: Sequence[Task], chances: Chances, *, seed: Seed, answered: Collection[Task] = ()
+) -> tuple[Task, ...]:
     """Return a rater's tasks in a random order in which pairs come first by their chances.
 
-    Repeats and gold items keep their places; the first-time pairs are drawn into the other places one by one without
-    replacement, each with its pair's chance.
+    Repeats, gold items and what was answered keep their places; the other first-time pairs are drawn into the other
+    places one by one without replacement, each with its pair's chance.
 
     Source:
         Efraimidis and Spirakis (2006), Information Processing Letters 97, 181-185.
     """
     generator = np.random.default_rng(seed)
-    first = [task for task in tasks if task.kind == "first"]
+    closed = set(answered)
+    open_places = [place for place, task in enumerate(tasks) if task.kind == "first" and task not in closed]
+    first = [tasks[place] for place in open_places]
     luck = generator.random(len(first))
     weights = [chances.get(frozenset(task.shown), 0.0) for task in first]
     keys = [math.log(one) / weight if weight else -math.inf for one, weight in zip(luck, weights, strict=True)]
-    drawn = iter(sorted(range(len(first)), key=lambda place: -keys[place]))
-    return [first[next(drawn)] if task.kind == "first" else task for task in tasks]
+    order = sorted(range(len(first)), key=lambda place: -keys[place])
+    found = list(tasks)
+    for place, chosen in zip(open_places, order, strict=True):
+        found[place] = first[chosen]
+    return tuple(found)
+
+
+@dataclass(eq=False)
+class PairChoice:
+    """Puts what a rater is still to be asked in order as votes come in, where a study wants it (``informative``).
+
+    One of it can serve all sittings at a study. The order is drawn from the study's seed, the rater, and how much the
+    rater answered; the votes are read again when reading takes at most a twentieth of the time.
+
+    Args:
+        study: A registered study.
+        store: Its store.
+    """
+
+    study: Study
+    store: Store
+    _chances: Seldom[Chances] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._chances = Seldom(self._read)
+
+    def order(self, tasks: tuple[Task, ...], rater: str, answered: Collection[Task]) -> tuple[Task, ...]:
+        """Return a rater's tasks in the order in which they are to be asked; as they are where the study is random.
+
+        Raises:
+            StoreError: the database did not answer.
+        """
+        if not self.study.informative:
+            return tasks
+        seed = [self.study.seed, zlib.crc32(rater.encode()), len(answered)]
+        return by_information(tasks, self._chances.value(), seed=seed, answered=answered)
+
+    def _read(self) -> Chances:
+        votes = self.store.table(self.study.name)
+        return pair_chances(votes, self.study.conditions, random_share=1 - self.study.informative)
 
 
 def _gains(table: VoteTable, models: Sequence[str], pairs: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> Floats:

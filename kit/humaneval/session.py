@@ -14,20 +14,16 @@ from dataclasses import dataclass, field, replace
 from kit.errors import did_you_mean, raise_faults
 from kit.humaneval.errors import StoreError, StudyError
 from kit.humaneval.live import LiveDecision
-from kit.humaneval.pages import Form, Page, PageMaker, State, token_of
+from kit.humaneval.pages import AWAY, ELSEWHERE, KEPT, NOTHING_TO_UNDO, Form, Page, PageMaker, State, token_of
+from kit.humaneval.pairing import PairChoice
 from kit.humaneval.raters import SLOWEST_MS
 from kit.humaneval.schedule import Task, tasks_of
 from kit.humaneval.store import LEASE_S, Store
 from kit.humaneval.study import Study
-from kit.humaneval.votes import SKIP, UNDO, Vote, answer_fault, uuid_fault
+from kit.humaneval.votes import UNDO, Vote, answer_fault, uuid_fault
 
 LONGEST_MS = 86_400_000  # a day; a clock that was set says more
 REMEMBERED = 50  # latest votes whose seconds tell how long the rest will take
-
-KEPT = "The database does not answer just now. Your answer is kept and will be sent again."
-AWAY = "The database does not answer just now. Nothing is lost; trying again."
-ELSEWHERE = "That one was answered in another window, or is no longer yours. Here is the next."
-NOTHING_TO_UNDO = "There is nothing to take back."
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,7 @@ class Session:
         client: What the rows say where they come from: "widget", "page".
         live: Says who is ahead; may be shared by all sessions of a study. None to say nothing.
         lease_s: Seconds until what this window holds may go to another one; calls of ``state`` renew them.
+        pairs: Says which pairs come next in a study that wants it; may be shared, too. Made here if None.
         page_of: Makes a task's page; who serves many raters hands in one that keeps what was drawn.
 
     Raises:
@@ -74,6 +71,7 @@ class Session:
     client: str = "widget"
     live: LiveDecision | None = None
     lease_s: float = LEASE_S
+    pairs: PairChoice | None = None
     page_of: PageMaker = Page.of
     _tasks: tuple[Task, ...] = field(default=(), init=False, repr=False)
     _tokens: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
@@ -92,6 +90,7 @@ class Session:
         if self.rater not in self.study.raters:
             what = f"no such rater: {self.rater!r}.{did_you_mean(self.rater, self.study.raters)}"
             raise StudyError.of("session", what, "name all raters before the first vote")
+        self.pairs = self.pairs or PairChoice(self.study, self.store)
         self._tasks = tasks_of(self.study, self.rater)
         self._tokens = {self._token(task): task for task in self._tasks}
 
@@ -162,10 +161,6 @@ class Session:
                 return self.state()
             self._unsaved = _Unsaved(vote.uuid, vote=vote)
             return self.retry()
-
-    def skip(self, token: str, *, uuid: str = "", ms: float = 0) -> State:
-        """Write that the rater passes; otherwise as ``answer``."""
-        return self.answer(token, SKIP, uuid=uuid, ms=ms)
 
     def undo(self, *, uuid: str = "", undoes: str = "") -> State:
         """Take an answer back by another row, and show its page again.
@@ -276,6 +271,8 @@ class Session:
             elif self._lease([one.task]) is not None:
                 held.append(replace(one, leased_s=now_s))
         self._open = held
+        if len(held) < depth and self.pairs is not None:
+            self._tasks = self.pairs.order(self._tasks, self.rater, [task for _, task in self._history or ()])
         while len(self._open) < depth:
             mine = {one.task.key for one in self._open}
             found = self._lease([task for task in self._tasks if task.key not in mine])

@@ -14,6 +14,7 @@ from kit.humaneval.errors import StudyError
 from kit.humaneval.items import GOLD_OUTPUTS, Item
 
 DESIGNS = ("pairwise", "likert", "best_of")
+MOST_INFORMATIVE = 0.9  # of the comparisons, chosen; the others keep every pair asked
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Study:
         repeats: Share of comparisons that a rater gets a second time, sides swapped.
         gold_share: Share of gold items among a rater's comparisons.
         raters_per_pair: How many raters judge each pair of outputs; None for all of them.
+        informative: Share of the comparisons that come next where a vote tells most about the ranking; the others are
+            random. For "pairwise" with three conditions or more (``pairing.py``).
         stop: The stopping rule.
         seed: What the random order is drawn from.
         source: Where it was read, for messages; no part of the protocol.
@@ -75,6 +78,7 @@ class Study:
     repeats: float = 0.10
     gold_share: float = 0.05
     raters_per_pair: int | None = None
+    informative: float = 0.0
     stop: Stop = field(default_factory=Stop)
     seed: int = 0
     source: str = field(default="study", compare=False, repr=False)
@@ -89,7 +93,11 @@ class Study:
         return {item.id: item for item in (*self.items, *self.gold)}
 
     def protocol(self) -> dict[str, Any]:
-        """Return all that the study fixes, as JSON values; files by their SHA-256."""
+        """Return all that the study fixes, as JSON values; files by their SHA-256.
+
+        What came with a later kit is in it only where it is used: the hashes of earlier studies stay.
+        """
+        later = {"informative": self.informative} if self.informative else {}
         return {
             "name": self.name,
             "question": self.question,
@@ -102,6 +110,7 @@ class Study:
             "repeats": self.repeats,
             "gold_share": self.gold_share,
             "raters_per_pair": self.raters_per_pair,
+            **later,
             "stop": asdict(self.stop),
             "seed": self.seed,
         }
@@ -196,6 +205,12 @@ def _number_faults(study: Study) -> Iterator[Fault]:
         value = getattr(study, key)
         if not _is_number(value) or not 0 <= value <= 0.5:
             yield Fault(f"{where}: {key}", f"must be a share between 0 and 0.5, got {value!r}")
+    if not _is_number(study.informative) or not 0 <= study.informative <= MOST_INFORMATIVE:
+        what = f"must be a share between 0 and {MOST_INFORMATIVE}, got {study.informative!r}"
+        yield Fault(f"{where}: informative", what, "the rest stays random, so that no early accident locks a pair out")
+    elif study.informative and (study.design != "pairwise" or len(study.conditions) < 3):
+        what = f"chooses among pairs, and this is {study.design} with {len(study.conditions)} conditions"
+        yield Fault(f"{where}: informative", what, "leave it out, or compare three conditions or more pairwise")
     if study.raters_per_pair is not None:
         yield from _whole(f"{where}: raters_per_pair", study.raters_per_pair, at_least=1)
     yield from _whole(f"{where}: seed", study.seed, at_least=0)

@@ -12,9 +12,10 @@ from typing import Any
 
 from kit.humaneval.media import Media
 from kit.humaneval.overview import overview
-from kit.humaneval.pages import Page, State
+from kit.humaneval.pages import ELSEWHERE, Page, State
+from kit.humaneval.pairing import PairChoice
 from kit.humaneval.schedule import Task, tasks_of
-from kit.humaneval.session import ELSEWHERE, Session
+from kit.humaneval.session import Session
 from kit.humaneval.store import Store
 from kit.humaneval.study import Study
 from kit.sharing.drawn import Drawn
@@ -61,6 +62,7 @@ class Arena:
     _schedules: dict[str, tuple[Task, ...]] = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _board: _Board = field(init=False, repr=False)
+    _pairs: PairChoice = field(init=False, repr=False)
     _drawn: Drawn = field(default_factory=Drawn, init=False, repr=False)
     _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
@@ -70,6 +72,7 @@ class Arena:
         self.store.register(self.study)
         self.tokens = tokens_of(self.store, self.study.name, self.raters)
         self._board = _Board(self)
+        self._pairs = PairChoice(self.study, self.store)
 
     def form(self, rater: str) -> dict[str, Any]:
         """Return what every page has in common, and whom it greets."""
@@ -134,7 +137,7 @@ class Arena:
                 holder = self.tokens.holder(rater, window)
                 # Without the live decision, which may sway whoever reads it: how things stand is for the owner.
                 windows[window] = Session(
-                    self.study, self.store, rater, holder, client="page", page_of=self._drawn.page
+                    self.study, self.store, rater, holder, client="page", pairs=self._pairs, page_of=self._drawn.page
                 )  # fmt: skip
                 while len(windows) > WINDOWS:
                     windows.popitem(last=False)

@@ -20,6 +20,12 @@ def test_it_names_what_was_counted_and_the_hash(store):
     assert "simulated" not in text
 
 
+def test_it_says_how_pairs_were_chosen(store):
+    study = make_study(4, conditions=("a", "b", "c"), informative=0.8)
+    store.register(study)
+    assert "80% of the comparisons came next where a vote told most" in methods(study, store.table("captions"))
+
+
 def test_simulated_raters_are_named_as_such(tmp_path):
     with Store(str(tmp_path / "votes.db")) as store:
         study = make_study(4, raters=("simulated 1", "ben"))

@@ -1,20 +1,25 @@
 """Asking where a vote tells most: what it prefers, that it costs no honesty, and that it saves votes."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import t as student
-from small_studies import make_study
+from small_studies import cast, make_study
 
+from kit.humaneval.coverage import _truth
 from kit.humaneval.errors import StudyError
 from kit.humaneval.items import Item, Output
 from kit.humaneval.pairing import SHARPNESS, by_information, pair_chances
 from kit.humaneval.ranking import Comparisons, davidson
 from kit.humaneval.resample import sandwich
 from kit.humaneval.schedule import tasks_of
+from kit.humaneval.session import Session
 from kit.humaneval.table import VoteTable
 
 NAMES = tuple("abcde")
 TRUE = np.linspace(2.5, -2.5, 6)
+ITEM_SD = 0.5  # of an item's own bias for each model, log-odds
 STUDIES = 100
 
 
@@ -75,44 +80,60 @@ def test_the_gain_is_that_of_the_determinant():
     assert list(chances.values()) == pytest.approx(expected)
 
 
-def adaptive(generator, votes, *, batch, random_share):
-    """A study whose pairs are chosen as it goes, each vote on an item of its own."""
-    sides, answers = np.empty((0, 2), np.int32), np.empty(0, np.int8)
-    models = tuple(f"model {number}" for number in range(len(TRUE)))
+def adaptive(generator, study, tasks, votes, *, batch):
+    """A study whose raters are asked what ``PairChoice`` puts next, a batch each in turn, until there are enough votes.
+
+    Items favour one model or the other; raters are alike.
+    """
+    drawn = generator.normal(size=(len(study.items), len(TRUE))) * ITEM_SD
+    bias = dict(zip(study.by_id, drawn, strict=True))
+    place = {name: number for number, name in enumerate(study.conditions)}
+    rows, answered, number = [], {rater: [] for rater in study.raters}, 0
 
     def table():
-        n = len(answers)
-        zeros, items = np.zeros(n, np.int32), np.arange(n, dtype=np.int32)
-        flat = zeros.astype(np.int8)
-        return VoteTable(models, ("",), tuple(map(str, items)), *sides.T, answers, zeros, items, flat, zeros)
+        lists = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
+        return VoteTable.of(*lists[:3], raters=lists[3], items=lists[4])
 
-    while len(answers) < votes:
-        chances = pair_chances(table(), models, random_share=random_share)
-        pairs = np.array([sorted(models.index(name) for name in pair) for pair in chances], np.int32)
-        drawn = pairs[generator.choice(len(pairs), size=batch, p=list(chances.values()))]
-        shown = generator.permuted(drawn, axis=1)
-        gap = TRUE[shown[:, 0]] - TRUE[shown[:, 1]]
-        weights = np.stack([np.exp(gap / 2), np.exp(-gap / 2), np.full(batch, 0.5)])
-        told = (generator.random(batch) > np.cumsum(weights / weights.sum(0), axis=0)).sum(0)
-        sides, answers = np.concatenate([sides, shown]), np.concatenate([answers, told.astype(np.int8)])
+    while len(rows) < votes:
+        rater = study.raters[number % len(study.raters)]
+        number += 1
+        if study.informative:
+            chances = pair_chances(table(), study.conditions, random_share=1 - study.informative)
+            order = by_information(tasks[rater], chances, seed=int(generator.integers(2**31)), answered=answered[rater])
+        else:
+            order = tasks[rater]
+        closed = set(answered[rater])
+        for task in [task for task in order if task not in closed][:batch]:
+            worth = [TRUE[place[name]] + bias[task.item][place[name]] for name in task.shown]
+            won = math.exp((worth[0] - worth[1]) / 2)
+            luck = generator.random() * (won + 1 / won + 0.5)
+            answer = "left" if luck < won else "right" if luck < won + 1 / won else "tie"
+            rows.append((*task.shown, answer, rater, task.item))
+            answered[rater].append(task)
     return table()
 
 
 @pytest.fixture(scope="module")
 def studies():
-    """Strengths and hits of their intervals, in adaptive studies and in ones with uniform pairs."""
+    """Errors of strengths and hits of their intervals, by the share of pairs that was chosen."""
+    draws = np.random.default_rng(1).normal(size=(1000, len(TRUE))) * ITEM_SD
+    truth = _truth(TRUE + np.concatenate([draws, -draws]), 0.5)  # what votes on infinitely many items would say
     found = {}
-    for share in (0.2, 1.0):
-        generator = np.random.default_rng(7)
-        rows = []
+    for informative in (0.8, 0.0):
+        names = tuple(f"model {n}" for n in range(len(TRUE)))
+        study = make_study(80, conditions=names, raters=("a", "b", "c"), informative=informative)
+        generator, rows = np.random.default_rng(7), []
+        tasks = {rater: tasks_of(study, rater) for rater in study.raters}
         for _ in range(STUDIES):
-            table = adaptive(generator, 600, batch=60, random_share=share)
+            table = adaptive(generator, study, tasks, 600, batch=40)
             comparisons = Comparisons.of(table)
             fit = davidson(comparisons)
             covariance = sandwich(comparisons, fit, (table.item,), ties=True)
-            reach = student.ppf(0.975, len(table) - 1) * np.sqrt(np.diag(covariance))
-            rows.append((fit.strengths, np.abs(fit.strengths - TRUE) <= reach))
-        found[share] = [np.array(one) for one in zip(*rows, strict=True)]
+            reach = student.ppf(0.975, len(np.unique(table.item)) - 1) * np.sqrt(np.diag(covariance))
+            places = [table.models.index(name) for name in names]
+            errors = fit.strengths[places] - truth
+            rows.append((errors, np.abs(errors) <= reach[places]))
+        found[informative] = [np.array(one) for one in zip(*rows, strict=True)]
     return found
 
 
@@ -122,14 +143,14 @@ def test_intervals_keep_their_coverage(studies):
 
 
 def test_strengths_are_no_more_biased_than_with_uniform_pairs(studies):
-    biases = {share: (strengths - TRUE).mean(0) for share, (strengths, _) in studies.items()}
-    error = studies[0.2][0].std(0) / np.sqrt(STUDIES)
-    assert (np.abs(biases[0.2]) < np.abs(biases[1.0]) + 3 * error).all()
+    biases = {share: errors.mean(0) for share, (errors, _) in studies.items()}
+    error = studies[0.8][0].std(0) / np.sqrt(STUDIES)
+    assert (np.abs(biases[0.8]) < np.abs(biases[0.0]) + 3 * error).all()
 
 
 def test_neighbours_are_told_apart_with_fewer_votes(studies):
-    variances = {share: np.diff(strengths, axis=1).var(0).mean() for share, (strengths, _) in studies.items()}
-    assert variances[0.2] < 0.85 * variances[1.0]
+    variances = {share: np.diff(errors, axis=1).var(0).mean() for share, (errors, _) in studies.items()}
+    assert variances[0.8] < 0.9 * variances[0.0]
 
 
 def test_tasks_come_by_their_pairs_chances():
@@ -142,6 +163,36 @@ def test_tasks_come_by_their_pairs_chances():
     early = [frozenset(task.shown) for task in ordered if task.kind == "first"][:60]
     assert early.count(frozenset("ab")) > 35
     assert by_information(tasks, chances, seed=1) == ordered != by_information(tasks, chances, seed=2)
+
+
+def test_what_was_answered_keeps_its_place():
+    tasks = tasks_of(make_study(n=40, conditions=("a", "b", "c"), repeats=0.1), "ana")
+    chances = {frozenset("ab"): 0.8, frozenset("bc"): 0.15, frozenset("ac"): 0.05}
+    answered = [task for task in tasks if task.kind == "first"][:30]
+    ordered = by_information(tasks, chances, seed=1, answered=answered)
+    assert [ordered.index(task) for task in answered] == [tasks.index(task) for task in answered]
+    assert ordered != tasks
+
+
+def test_a_sitting_asks_where_a_vote_tells_most(store):
+    shares = {}
+    for informative in (0.0, 0.9):
+        study = make_study(120, name=f"study {informative}", conditions=("one", "two", "far"), informative=informative)
+        store.register(study)
+        luck, level = np.random.default_rng(3), {"one", "two"}
+        known = [task for task in tasks_of(study, "ben") if set(task.shown) != level]  # each of them with "far" alone
+        answers = luck.choice(["left", "right"], len(known))
+        votes = [cast(study, task, str(answer), rater="ben") for task, answer in zip(known, answers, strict=True)]
+        store.append(study.name, votes)
+        session, asked = Session(study, store, "ana", holder="ana's window"), []
+        state = session.state()
+        for _ in range(30):
+            asked.append(session._tokens[state.page.token])
+            state = session.answer(state.page.token, "tie")
+        assert len({task.key for task in asked}) == 30
+        shares[informative] = np.mean([set(task.shown) == level for task in asked])
+    assert shares[0.0] == pytest.approx(1 / 3, abs=0.17)
+    assert shares[0.9] > 0.65
 
 
 def _gold():

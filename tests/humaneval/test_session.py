@@ -22,9 +22,9 @@ from kit.errors import DataError
 from kit.humaneval.errors import StudyError
 from kit.humaneval.items import Item, Output
 from kit.humaneval.live import STEP, LiveDecision, letters
-from kit.humaneval.pages import State
+from kit.humaneval.pages import ELSEWHERE, KEPT, NOTHING_TO_UNDO, State
 from kit.humaneval.schedule import tasks_of
-from kit.humaneval.session import ELSEWHERE, KEPT, NOTHING_TO_UNDO, Session
+from kit.humaneval.session import Session
 from kit.humaneval.store import Store
 
 
@@ -376,7 +376,7 @@ def test_the_decision_is_told_by_letters_and_in_steps(store):
     assert set(letter.values()) == {"A", "B"}
     state = session.state()
     while state.status == "asking":
-        session.live._next_s = 0
+        session.live._text._next_s = 0
         session.prefetch()
         left = "adapted" in state.page.answers[0].text
         state = session.answer(state.page.token, "left" if left else "right")

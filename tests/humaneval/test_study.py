@@ -16,6 +16,8 @@ ITEMS = tuple(
     Item(f"item {n}", {"base": Output(f"plain {n}"), "adapted": Output(f"better {n}")}, f"prompt {n}") for n in range(4)
 )
 
+THREE = tuple(replace(item, outputs={**item.outputs, "third": Output("other")}) for item in ITEMS)
+
 
 def study(**changed):
     fields = {"name": "captions", "question": "Which is better?", "conditions": ("base", "adapted")}
@@ -59,6 +61,14 @@ def test_the_digest_is_the_protocols_and_does_not_move():
 def test_whatever_is_fixed_is_in_the_digest(changed):
     assert study(**changed).digest != study().digest
     assert changes(study().protocol(), study(**changed).protocol(), where="s")
+
+
+def test_the_choice_of_pairs_is_fixed_too():
+    three = {"conditions": ("base", "adapted", "third"), "items": THREE}
+    chosen = study(**three, informative=0.8)
+    assert chosen.digest != study(**three).digest
+    (told,) = changes(study(**three).protocol(), chosen.protocol(), where="s")
+    assert str(told) == "s: informative: is new: 0.8"
 
 
 def test_a_file_counts_by_its_content_and_not_by_its_name(picture: Picture, tmp_path: Path):
@@ -121,6 +131,8 @@ def test_all_faults_at_once():
         ({"raters": ()}, "nobody is asked"),
         ({"items": ()}, "there are none"),
         ({"design": "likert"}, "rubric: is missing"),
+        ({"informative": 0.8}, "chooses among pairs, and this is pairwise with 2 conditions"),
+        ({"informative": 0.95}, "must be a share between 0 and 0.9, got 0.95"),
         (
             {"design": "best_of", "gold": (Item("g", {"right": Output("a"), "wrong": Output("b")}, "p"),)},
             "gold: belongs",
