@@ -68,11 +68,15 @@ def strengths_of(votes: VoteTable, *, rounds: int, level: float, seed: int) -> S
         both = (votes.item, votes.rater)
         two_way = rater_prompt_rounds(comparisons, *both, davidson, start=fit, rounds=rounds, seed=seed)
         found["new_raters"] = _percentiles(two_way, level, f"bootstrap over raters and prompts, {rounds} rounds")
+        robust = sandwich(comparisons, fit, both, ties=ties)
+        new = _student(fit, robust, level, min(prompts, raters) - 1, "cluster-robust by rater and prompt")
         # With few raters the difference of matrices can come out near zero, and an interval for new raters without any
-        # width; new raters are never surer than these (MacKinnon, Nielsen and Webb 2021, JBES 39, 505-519: the larger).
-        robust = np.maximum(sandwich(comparisons, fit, both, ties=ties), np.diag(np.diag(covariance)))
-        degrees = min(prompts, raters) - 1
-        found["sandwich_new"] = _student(fit, robust, level, degrees, "cluster-robust by rater and prompt")
+        # width; new raters are never surer than these. The wider interval holds the truth in 0.965 of studies (mean of
+        # the five settings of bench_ranking; 0.949 to 0.983), the larger variance with the fewer degrees in 0.972,
+        # Satterthwaite's degrees in 0.934, the two-way alone in 0.952 with 0.922 at worst (600 studies each).
+        found["sandwich_new"] = [
+            max(pair, key=lambda one: one.high - one.low) for pair in zip(new, found["sandwich"], strict=True)
+        ]
     tail = (1 - level) / 2
     places = np.quantile((-draws).argsort(1).argsort(1) + 1, [tail, 1 - tail], axis=0, method="nearest")
     spans = tuple(Spans(**{name: ends[model] for name, ends in found.items()}) for model in range(len(votes.models)))
