@@ -14,6 +14,7 @@ from kit.data.picture import Picture
 from kit.errors import DataError
 from kit.models.language_cut import LanguageCut
 from kit.models.language_tail import LanguageTail
+from kit.models.quick_layers import STEP
 from kit.progress import track
 
 PICTURES = 16  # a batch
@@ -94,27 +95,36 @@ class PackedAnswers:
 
     @torch.no_grad()
     def _next(
-        self, pictures: Sequence[Picture | None], ids: Sequence[Ids], taken: Callable[[Tensor], Tensor], *, keep: bool
+        self,
+        pictures: Sequence[Picture | None],
+        ids: Sequence[Ids],
+        taken: Callable[[Tensor, Tensor], Tensor],
+        *,
+        keep: bool,
     ) -> Tensor:
-        """Return what ``taken`` makes of the logits of the token after each text, one row per text."""
+        """Return what ``taken`` makes of the last hidden states of each text and the output layer, one row per text."""
         packs = self.cut.prompts(pictures, ids, keep=keep)
         rows: list[Tensor] = []
         with track(total=len(packs), label="answering") as bar:
             for start in range(0, len(packs), PICTURES):
                 batch = packs.draw(np.arange(start, min(start + PICTURES, len(packs)))).to(self.cut.model.device)
-                rows.append(taken(F.linear(self.tail(batch), self.tail.head).float().cpu()))
+                hidden = self.tail(batch)
+                even = F.pad(hidden, (0, 0, 0, -len(hidden) % STEP))
+                rows.append(taken(even, self.tail.head)[: len(hidden)].cpu())
                 bar.update(len(batch.pictured))
         return torch.cat(rows)
 
 
-def _best(mark: int, logits: Tensor) -> Tensor:
+def _best(mark: int, hidden: Tensor, head: Tensor) -> Tensor:
     """Return the likeliest token but the image token, as ``StitchedModel.generate`` does."""
+    logits = F.linear(hidden, head)
     logits[:, mark : mark + 1] = -torch.inf  # none where the token was added for pictures and has no logit
     return logits.argmax(-1, keepdim=True)
 
 
-def _of(tokens: Tensor, logits: Tensor) -> Tensor:
-    return logits[:, tokens]
+def _of(tokens: Tensor, hidden: Tensor, head: Tensor) -> Tensor:
+    """Return the logits of a few tokens; the other 49,000 rows of the output layer are not read."""
+    return F.linear(hidden, head[tokens.to(head.device)]).float()
 
 
 def _spelled(cut: LanguageCut, candidates: Sequence[str]) -> dict[str, Ids]:

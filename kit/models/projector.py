@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
 
 KINDS = ("linear", "mlp")
+BLOCK = 1024  # features at a time
 
 
 class Projector(nn.Module):
@@ -70,9 +71,12 @@ class Projector(nn.Module):
         if not len(features) or features.shape[-1] != len(self.mean):
             what = f"must be features of {len(self.mean)} numbers, got shape {tuple(features.shape)}"
             raise ModelError.of("calibrate", what, "give what the model's own vision tower makes of pictures")
-        flat = features.flatten(0, -2).double()
-        self.mean.copy_(flat.mean(0))
-        self.deviation.copy_(flat.std(0, correction=0) + 1e-3)
+        blocks = features.flatten(0, -2).split(BLOCK)  # in double precision all of them would take twice as much again
+        count = sum(map(len, blocks))
+        mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / count
+        squares = torch.stack([(block.double() - mean).square().sum(0) for block in blocks]).sum(0)
+        self.mean.copy_(mean)
+        self.deviation.copy_((squares / count).sqrt() + 1e-3)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return tokens, shape (n, tokens, width), for features of shape (n, tokens, vision width)."""
