@@ -85,21 +85,31 @@ def rank_study(
     *,
     study: Name = "",
     rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
+    judge: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A judge's points, item,base,adapted: shares that they make surer."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who is better and how sure that is: for these raters, for new ones, and what the votes cannot tell."""
     from kit.cli.study_files import only_study, open_store
     from kit.cli.study_tables import show_overview
     from kit.humaneval.overview import overview
+    from kit.humaneval.powered import powered_pairs, read_judge
 
+    points = read_judge(judge) if judge is not None else None
     with open_store(db) as store:
-        found = overview(store, only_study(store, study), rounds=rounds)
+        name = only_study(store, study)
+        found = overview(store, name, rounds=rounds)
+        judged = powered_pairs(store.table(name), points) if points is not None else []
     if as_json:
         import json
+        from dataclasses import asdict
 
-        print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
+        more = {"judged": [asdict(one) for one in judged]} if judged else {}
+        print(json.dumps(found.to_json() | more, ensure_ascii=False, indent=1))
     else:
-        show_overview(found)
+        show_overview(found, judged)
 
 
 @app.command("export")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kit.humaneval.blindness import Blindness
     from kit.humaneval.leaderboard import Leaderboard
     from kit.humaneval.overview import Overview
+    from kit.humaneval.powered import PoweredPair
     from kit.humaneval.study import Study
     from kit.intervals import Interval
     from kit.result import Measurement
@@ -41,8 +42,8 @@ def show_links(served: Served, database: str) -> None:
     _line(console, "^C ends it; the links stay the same.")
 
 
-def show_overview(found: Overview) -> None:
-    """Print a ranking, what it rests on, and what the votes cannot tell."""
+def show_overview(found: Overview, judged: Sequence[PoweredPair] = ()) -> None:
+    """Print a ranking, what it rests on, what a judge adds to it, and what the votes cannot tell."""
     console = _console()
     _line(console, f"{found.study}: {found.question}" if found.question else found.study, "bold")
     seconds = f", {found.median_s:.1f} s each (median)" if found.median_s is not None else ""
@@ -55,6 +56,8 @@ def show_overview(found: Overview) -> None:
         _rubric(console, criterion, by_condition, found.rubric_agreement.get(criterion))
     for one in found.verdicts:
         _line(console, f"{one.first} and {one.second}: {one.to_text()} (items, each counted once)")
+    for pair in judged:
+        _line(console, f"With the judge: {pair.to_text()}")
     if found.board is not None and len(found.board.pairs) > 1:
         _pairs(console, found.board)
     if found.matrix:

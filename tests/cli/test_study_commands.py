@@ -139,6 +139,16 @@ def test_battles_and_preferences(kit: Call, voted: Path, tmp_path: Path) -> None
     assert {"prompt", "chosen", "rejected", "margin"} <= set(rows[0])
 
 
+def test_a_judge_makes_shares_surer(kit: Call, voted: Path, tmp_path: Path) -> None:
+    rows = [f"{'i' if n < 12 else 'more '}{n},{n % 2},{2 + n % 3}" for n in range(60)]
+    (tmp_path / "points.csv").write_text("\n".join(["item,base,adapted", *rows]) + "\n")
+    done = kit("study", "rank", "--db", voted, "--judge", "points.csv")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"With the judge: (base|adapted) wins 0\.\d+ \[.*by 12 items that people judged", done.stdout)
+    (found,) = json.loads(kit("study", "rank", "--db", voted, "--judge", "points.csv", "--json").stdout)["judged"]
+    assert found["share"]["mean"]["n"] == 12
+
+
 def test_plan(kit: Call, voted: Path) -> None:
     done = kit("study", "plan", "--win-share", 0.6, "--raters", 5, "--tie-rate", 0)
     assert "194 votes" in done.stdout
@@ -178,6 +188,7 @@ def test_check_names_clues(kit: Call, study: Path) -> None:
         (["import", "bad.csv", "--db", "captions.db", "--study", "captions"], "no such column: 'wimmer'"),
         (["import", "bad.csv", "--db", "newer.db"], "schema 99 is newer than this kit reads"),
         (["rank", "--db", "newer.db"], "schema 99 is newer than this kit reads"),
+        (["rank", "--db", "captions.db", "--judge", "bad.csv"], "has answer, left, right, wimmer"),
         (["plan", "--win-share", "1.5"], "win_share: must be above 0.5 and below 1, got 1.5"),
         (["check", "bad.yaml"], "items: is missing"),
         (["rank", "--db", "bad.yaml"], "bad.yaml: is no SQLite database"),

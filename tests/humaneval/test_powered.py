@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, t
 
 from kit.humaneval.errors import StudyError
-from kit.humaneval.powered import powered_mean, powered_win_share
+from kit.humaneval.powered import powered_mean, powered_pairs, powered_win_share, read_judge
 from kit.humaneval.simulate import simulated_votes
 
 
@@ -82,6 +82,43 @@ def test_votes_are_averaged_by_item():
         StudyError, match="no score of the judge for 1 items that people judged, the first being 'item 7'"
     ):
         powered_win_share(table, "model 0", "model 1", {name: s for name, s in judge.items() if name != "item 7"})
+
+
+def judged(path, n=300, names=("model 0", "model 1"), **changed):
+    lines = [f"item {i},{i % 3 / 2},{changed.get(f'item {i}', 0.5)}" for i in range(n)]
+    path.write_text("\n".join([f"item,{names[0]},{names[1]}", *lines]) + "\n")
+    return path
+
+
+def test_points_of_a_judge_come_from_a_file(tmp_path):
+    table = simulated_votes([0.8, -0.8], raters=3, items=40, seed=0)
+    (pair,) = powered_pairs(table, read_judge(judged(tmp_path / "points.csv")))
+    lead = {f"item {i}": i % 3 / 2 - 0.5 for i in range(300)}
+    assert pair.share == powered_win_share(table, "model 0", "model 1", lead)
+    assert pair.to_text().startswith(f"model 0 wins {pair.share.mean.value:.3f} [")
+    assert "by 40 items that people judged; prediction-powered" in pair.to_text()
+
+
+def test_the_scale_of_the_points_is_no_matter():
+    table = simulated_votes([0.8, -0.8], raters=3, items=40, seed=0)
+    generator = np.random.default_rng(0)
+    points = {f"item {i}": dict(zip(table.models, generator.random(2), strict=True)) for i in range(300)}
+    larger = {name: {model: 100 * one - 7 for model, one in by.items()} for name, by in points.items()}
+    (one,), (other,) = powered_pairs(table, points), powered_pairs(table, larger)
+    assert (other.share.mean.value, other.share.mean.low) == pytest.approx((one.share.mean.value, one.share.mean.low))
+
+
+def test_bad_files_of_a_judge(tmp_path):
+    table = simulated_votes([0.8, -0.8], raters=3, items=40, seed=0)
+    with pytest.raises(StudyError, match=r"line 4: model 1: must be a finite number, got 'good'\n.*line 6"):
+        read_judge(judged(tmp_path / "a.csv", **{"item 2": "good", "item 4": "inf"}))
+    with pytest.raises(StudyError, match=r"'model 3' was never voted on. Did you mean 'model [01]'"):
+        powered_pairs(table, read_judge(judged(tmp_path / "b.csv", names=("model 0", "model 3"))))
+    with pytest.raises(StudyError, match="the judge scored 0 items that people did not judge, two are needed"):
+        powered_pairs(table, read_judge(judged(tmp_path / "c.csv", n=40)))
+    (tmp_path / "d.csv").write_text("id,model 0\nx,1\n")
+    with pytest.raises(StudyError, match="begin the file with a line such as item,base,adapted"):
+        read_judge(tmp_path / "d.csv")
 
 
 def test_bad_input():
