@@ -17,6 +17,7 @@ _HOMES = {
     "Prefixes": "kit.models.encode",
     "Result": "kit.result",
     "data_use": "kit.adapters.bundle",
+    "demo": "kit.sharing.demo",
     "embed": "kit.models.encode",
     "fit": "kit.training.fit",
     "load_dual_encoder": "kit.models.load",
@@ -28,7 +29,6 @@ _HOMES = {
     "run_folder": "kit.result",
     "save_bundle": "kit.adapters.bundle",
     "save_result": "kit.result",
-    "zero_shot": "kit.evaluation.scores",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - derived, so that it cannot drift

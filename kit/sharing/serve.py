@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from typing import Any
 
 from kit.humaneval.errors import StoreError
 from kit.sharing.arena import Arena
+from kit.sharing.places import address_of, check_free
 from kit.sharing.routes import Desk, add_routes
 
 PORT = 7860
-EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - named to be told apart, not bound to
+TAKEN = "end what listens there, or choose another --port, where links that were given out do not hold"
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
     Raises:
         StoreError: the port is taken, or the tunnel did not open.
     """
-    _check_free(host, port)  # before what takes seconds
+    check_free(host, port, StoreError, fix=TAKEN)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nobody is told that somebody votes
     import gradio
 
@@ -97,27 +97,4 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
         running.close(verbose=False)
         fix = "look whether this machine reaches the internet, or leave --share out"
         raise StoreError.of("--share", "Gradio's tunnel did not open", fix)
-    shown = _own_address() if host in EVERYWHERE else host
-    name = f"[{shown}]" if ":" in shown else shown
-    return Served(arena, f"http://{name}:{port}", (share_address or "").rstrip("/"), running)
-
-
-def _check_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        fix = "end what listens there, or choose another --port, where links that were given out do not hold"
-        raise StoreError.of(f"{host}:{port}", f"cannot be listened at: {error.strerror or error}", fix) from error
-
-
-def _own_address() -> str:
-    """Return this machine's address in its network; nothing is sent to find it out."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(("10.255.255.255", 1))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return "127.0.0.1"
+    return Served(arena, address_of(host, port), (share_address or "").rstrip("/"), running)

@@ -1,0 +1,40 @@
+"""``kit demo``: a page on which others try a bundle."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE]", help="Bundles of one kind.")],
+    *,
+    pictures: Annotated[
+        str,
+        typer.Option(metavar="SOURCE", help=r"What a CLIP finds. \[default: the data that it was trained on]"),
+    ] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 7871,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    share: Annotated[
+        bool, typer.Option("--share", help="Let everybody with the link in, through Gradio's tunnel.")
+    ] = False,
+) -> None:
+    """Serve a page on which others try a bundle; two bundles are shown side by side. ^C ends it.
+
+    A CLIP finds pictures by words and labels pictures; a vision-language model answers questions about pictures.
+    Nothing that visitors send is kept.
+    """
+    from kit.sharing.demo import demo as serve
+
+    served = serve(*bundles, pictures=pictures, host=host, port=port, share=share)
+    try:
+        print(served.share_address or served.address, flush=True)
+        print("^C ends it.", file=sys.stderr, flush=True)
+        served.wait()
+    except KeyboardInterrupt:
+        print("Closed.", file=sys.stderr)
+    finally:
+        served.close()

@@ -1,0 +1,178 @@
+"""A bundle as a page that others try: made for the bundle's kind, on this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kit.errors import BundleError
+from kit.sharing.places import address_of, check_free
+
+PORT = 7871
+STYLE = Path(__file__).with_name("demo.css")
+QUEUE = 64  # questions that wait; whoever comes then is told to try again
+KINDS = ("dual-encoder", "vision-language")
+# Gradio deletes uploads and what it wrote for visitors: how often it looks, and how old they may get. In seconds.
+SWEPT_S, KEPT_S = 60, 600
+
+
+@dataclass(eq=False)
+class Demo:
+    """A page that is being served.
+
+    Args:
+        address: Where it is.
+        share_address: Where it is for everybody, through Gradio's tunnel; empty unless that was asked for.
+        server: Gradio's Blocks.
+    """
+
+    address: str
+    share_address: str
+    server: Any
+    _closing: Sequence[Callable[[], None]] = ()
+    _folder: Path | None = None
+    _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+
+    def wait(self) -> None:
+        """Wait until somebody closes it or presses ^C."""
+        self._closed.wait()
+
+    def close(self) -> None:
+        """Stop serving, and delete what was written for visitors."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self.server.close(verbose=False)
+        for close in self._closing:
+            close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def demo(
+    *bundles: Any,
+    pictures: str = "",
+    command: str = "",
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    share: bool = False,
+    device: str | None = None,
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+) -> Demo:
+    """Serve a page on which others try a bundle, and return while it runs.
+
+    A dual encoder's page finds pictures by words and labels pictures; a vision-language model's answers questions
+    about pictures, word by word. With two bundles it shows both beside each other. Nothing that visitors send is
+    kept: uploads are deleted after some minutes, questions are not written down.
+
+    Args:
+        bundles: One or more bundles of one kind, or their folders.
+        pictures: What a dual encoder finds, by its source string, or a folder that ``kit space build`` made; the data
+            that it was trained on by default.
+        command: The command that makes the bundle again, where the folder does not tell.
+        host: Where to listen; only this machine by default.
+        port: At which port.
+        share: Whether everybody with the link may come in, through Gradio's tunnel.
+        device: Where a vision-language model runs; the best device there is by default.
+        wrap: Put around the methods that compute (on ZeroGPU ``spaces.GPU``).
+
+    Raises:
+        BundleError: no bundle, a damaged one, kinds that have no page or do not go together, a taken port.
+        DataError: the pictures cannot be read.
+    """
+    opened = opened_bundles(bundles)
+    check_free(host, port, BundleError, fix="end what listens there, or choose another port")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    _own_uploads()
+    from kit.sharing.demo_parts import make_parts
+
+    folder = Path(tempfile.mkdtemp(prefix="kit-demo-"))
+    try:
+        parts = make_parts(opened, folder, pictures=pictures, device=device, wrap=wrap)
+        blocks = _drawn(opened, parts, command)
+        return _served(blocks, parts, folder, host=host, port=port, share=share)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _own_uploads() -> None:
+    """Give uploads a folder of this process, which goes with it; all demos of a process share it, as Gradio asks."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="kit-uploads-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def opened_bundles(bundles: Sequence[Any]) -> list[Any]:
+    """Return bundles, opened and verified.
+
+    Raises:
+        BundleError: none, a damaged one, or kinds that have no page or do not go together.
+    """
+    from kit.adapters.bundle import Bundle, open_bundle
+
+    if not bundles:
+        raise BundleError.of("demo", "there is no bundle", "name a bundle's folder")
+    opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in bundles]
+    for one in opened:
+        if one.manifest.kind not in KINDS:
+            what = f"is a {one.manifest.kind}, which has no page"
+            raise BundleError.of(str(one.folder), what, "show the bundle that it was exported from")
+    kinds = sorted({one.manifest.kind for one in opened})
+    if len(kinds) > 1:
+        raise BundleError.of("demo", f"a {kinds[0]} and a {kinds[1]} have no page together", "serve one page for each")
+    return opened
+
+
+def _drawn(opened: Sequence[Any], parts: Any, command: str) -> Any:
+    import gradio as gr
+
+    from kit.sharing.facts import facts
+
+    title = " and ".join(one.manifest.name for one in opened)
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(SWEPT_S, KEPT_S)) as blocks:
+        gr.Markdown(f"# {title}", elem_id="title")
+        with gr.Tabs():
+            parts.draw()
+            with gr.Tab("Card", id="card", elem_id="card"):
+                for one in opened:
+                    gr.Markdown(facts(one, command=command), elem_classes=["kit-card"])
+        if parts.credit:
+            gr.Markdown(f"{parts.credit}.", elem_id="credit")
+    blocks.queue(max_size=QUEUE, default_concurrency_limit=2)
+    return blocks
+
+
+def _served(blocks: Any, parts: Any, folder: Path, *, host: str, port: int, share: bool) -> Demo:
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from kit.sharing.courtesy import Bounds
+    from kit.sharing.uploads import MOST_BYTES
+
+    # Fonts of the machine: Gradio's own themes fetch theirs from Google, which tells Google who visits.
+    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    theme = gr.themes.Default(primary_hue="indigo", font=fonts[0], font_mono=fonts[1])
+    try:
+        _, _, share_address = blocks.launch(
+            server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
+            max_file_size=MOST_BYTES, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
+            inbrowser=False, theme=theme, css_paths=[STYLE], allowed_paths=[str(one) for one in parts.shown_from],
+            footer_links=["api", "settings"], app_kwargs={"middleware": [Middleware(Bounds)], "docs_url": None},
+        )  # fmt: skip
+    except (OSError, RuntimeError) as error:
+        raise BundleError.of(f"{host}:{port}", f"cannot be served: {error}", "choose another host or port") from error
+    if share and not share_address:
+        blocks.close(verbose=False)
+        fix = "look whether this machine reaches the internet, or leave --share out"
+        raise BundleError.of("--share", "Gradio's tunnel did not open", fix)
+    parts.start()
+    return Demo(address_of(host, port), (share_address or "").rstrip("/"), blocks, (parts.close,), folder)
