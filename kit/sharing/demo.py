@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import html
 import os
 import shutil
 import tempfile
@@ -139,7 +140,7 @@ def _drawn(opened: Sequence[Any], parts: Any, command: str) -> Any:
 
     title = " and ".join(one.manifest.name for one in opened)
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(SWEPT_S, KEPT_S)) as blocks:
-        gr.Markdown(f"# {title}", elem_id="title")
+        gr.Markdown(f"# {html.escape(title)}", elem_id="title")
         with gr.Tabs():
             parts.draw()
             with gr.Tab("Card", id="card", elem_id="card"):

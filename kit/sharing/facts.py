@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +36,7 @@ def facts(bundle: Bundle, *, command: str = "") -> str:
     manifest = bundle.manifest
     command = command or remaking(bundle.folder)
     sections = [
-        f"## {manifest.name}",
+        f"## {html.escape(manifest.name)}",
         f"A {manifest.kind.replace('language', 'language model')}, bundle `{manifest.digest()[:16]}`.",
         "### What it was trained on",
         _bullets(f"{_base(one)}: {one.rows or '?'} rows of the split “{one.split}”" for one in manifest.data),

@@ -1,0 +1,138 @@
+"""The pages of bundles in Chromium: on a phone and a desk, dark and light, by keys alone, examples at one click."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from small_bundles import NAMES, clip_bundle, free_port, seeing_bundle
+
+from kit.sharing.demo import Demo, demo
+
+pytestmark = pytest.mark.browser
+PHONE, DESK = {"width": 375, "height": 740}, {"width": 1280, "height": 860}
+
+
+@pytest.fixture(scope="module")
+def finding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A CLIP's page."""
+    served = demo(clip_bundle(tmp_path_factory.mktemp("clip")), port=free_port())
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A vision-language model's page."""
+    served = demo(seeing_bundle(tmp_path_factory.mktemp("seeing")), port=free_port(), device="cpu")
+    yield served
+    served.close()
+
+
+def opened(browser: Any, served: Demo, *, size: dict[str, int] = PHONE, scheme: str = "light") -> Any:
+    page = browser.new_page(viewport=size, color_scheme=scheme)
+    page.outside = []
+    page.on("request", lambda one: page.outside.append(one.url) if elsewhere(one.url, served.address) else None)
+    page.goto(f"{served.address}/?__theme={scheme}")
+    page.wait_for_selector("#title h1")
+    return page
+
+
+def elsewhere(url: str, home: str) -> bool:
+    return not url.startswith((home, "data:", "blob:"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+def test_words_find_pictures(browser: Any, finding: Demo, size: dict[str, int], scheme: str) -> None:
+    page = opened(browser, finding, size=size, scheme=scheme)
+    page.fill("#words textarea, #words input", "a red thing")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".kit-found figure")
+    assert page.locator(".kit-found figure").count() == 12
+    assert set(page.locator(".kit-found img").evaluate_all("all => all.map(one => one.alt)")) == set(NAMES)
+    page.wait_for_function("[...document.querySelectorAll('.kit-found img')].every(one => one.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], "it has to be scrolled sideways"
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background[4:-1].split(","))) < 200) == (scheme == "dark")
+    assert not page.outside, "the page asks somebody else"
+    page.close()
+
+
+def test_a_name_is_no_markup(browser: Any, finding: Demo) -> None:
+    page = opened(browser, finding)
+    assert page.locator("#title h1").inner_text() == "Tiny <b>CLIP</b>"
+    assert page.locator("#title b").count() == 0
+    page.close()
+
+
+def test_by_keys_alone(browser: Any, finding: Demo) -> None:
+    page = opened(browser, finding, size=DESK)
+    page.wait_for_timeout(300)
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#words') !== null"):
+            break
+    page.keyboard.type("thing")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".kit-found figure")
+    page.close()
+
+
+def test_an_example_is_labelled_at_the_first_click(browser: Any, finding: Demo) -> None:
+    page = opened(browser, finding)
+    page.get_by_role("tab", name="Label").click()
+    page.locator("#pictures button:visible, .gallery-item:visible").first.click()
+    page.wait_for_selector(".kit-labels .confidence-set")
+    assert page.locator(".kit-labels .confidence-set").count() == 8
+    page.close()
+
+
+def test_what_is_wrong_is_told_on_the_page(browser: Any, finding: Demo) -> None:
+    page = opened(browser, finding)
+    page.keyboard.press("Escape")
+    page.locator("#words textarea, #words input").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=The description is empty")
+    page.close()
+
+
+def test_the_card_fits_a_phone(browser: Any, finding: Demo) -> None:
+    page = opened(browser, finding)
+    page.get_by_role("tab", name="Card").click()
+    page.wait_for_selector(".kit-card table")
+    assert "0.1 – 0.9" in page.locator(".kit-card").first.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.close()
+
+
+def test_an_example_is_answered_at_the_first_click_and_may_be_stopped(browser: Any, answering: Demo) -> None:
+    page = opened(browser, answering)
+    page.locator("#tries tbody tr").first.click()
+    page.wait_for_selector("#chat .bot")
+    page.click("#stop")
+    page.wait_for_timeout(300)
+    said = page.locator("#chat .bot").last.inner_text()
+    page.wait_for_timeout(500)
+    assert page.locator("#chat .bot").last.inner_text() == said, "it goes on talking"
+    page.fill("#question textarea, #question input", "and now?")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#chat .user').length >= 2")
+    page.click("#clear")
+    page.wait_for_function("document.querySelectorAll('#chat .bot').length == 0")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert not page.outside
+    page.close()
+
+
+def test_two_answers_beside_each_other(browser: Any, answering: Demo) -> None:
+    page = opened(browser, answering, size=DESK)
+    page.get_by_role("tab", name="Side by side").click()
+    page.fill("#question-both textarea, #question-both input", "what is it?")
+    page.click("#go-both")
+    page.wait_for_function("document.querySelector('#said-right textarea').value.length > 0", timeout=60_000)
+    left = page.locator("#said-left textarea").input_value()
+    assert left
+    assert left != page.locator("#said-right textarea").input_value()
+    page.close()
