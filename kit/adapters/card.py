@@ -30,7 +30,12 @@ def card(manifest: Manifest, opening: str = OPEN) -> str:
         manifest: What the bundle says about itself.
         opening: How to open it, as Markdown; a dual encoder's by default.
     """
-    kind = manifest.kind.removeprefix("onnx-").removeprefix("gguf-").replace("language", "language model")
+    kind = (
+        manifest.kind.removeprefix("onnx-")
+        .removeprefix("gguf-")
+        .removeprefix("hub-")
+        .replace("language", "language model")
+    )
     sections = [
         _front_matter(manifest),
         f"# {manifest.name}",
@@ -80,6 +85,11 @@ def _front_matter(manifest: Manifest) -> str:
             "library_name: onnxruntime",
             "pipeline_tag: image-text-to-text",
             "tags: [onnx, multimodal-kit]",
+        ],
+        "hub-vision-language": [
+            "library_name: transformers",
+            "pipeline_tag: image-text-to-text",
+            "tags: [multimodal-kit]",
         ],
         "gguf-language": ["library_name: gguf", "pipeline_tag: text-generation", "tags: [gguf, multimodal-kit]"],
     }[manifest.kind]

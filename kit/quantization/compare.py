@@ -142,6 +142,37 @@ def pareto(lines: Sequence[Line]) -> list[Line]:
     return kept
 
 
+def points_lost(
+    before: Sequence[str], after: Sequence[str], rows: Sequence[Asked], *, metric: str = "exact_match"
+) -> Measurement:
+    """Return how many points (hundredths) of a task's score one list of answers has less than another.
+
+    Args:
+        before: Answers of the parent.
+        after: Answers of its copy to the same questions.
+        rows: The questions.
+        metric: A name in ``kit.evaluation.answers.METRICS``.
+    """
+    apart = 100 * (row_scores([before], rows, metric) - row_scores([after], rows, metric))
+    interval = bootstrap(apart, clusters=pictures_of(rows))
+    return Measurement(
+        float(apart.mean()), "points", len(rows), interval.low, interval.high, method=f"paired; {interval.method}",
+        baseline=0.0, split="task", better="lower",
+    )  # fmt: skip
+
+
+def loss_share(line: Line, other: Line) -> Measurement:
+    """Return how much of what another copy lost of the parent's perplexity a copy lost; 0.5 is half as much.
+
+    Args:
+        line: The copy, such as a calibrated one.
+        other: What it is held against, such as plain nf4.
+    """
+    lost, most = (one.perplexity_ratio.value - 1 for one in (line, other))
+    method = f"perplexity over the parent's, less 1, against {other.name}'s; one text"
+    return Measurement(lost / most, "x", line.perplexity_ratio.n, method=method, better="lower")
+
+
 @dataclass(frozen=True)
 class Advice:
     """Which copy to take.
@@ -223,13 +254,7 @@ def _answering(rows: Sequence[Asked]) -> Callable[[VisionLanguage], list[str]]:
 
 def _task(parent: list[str], copy: list[str], rows: Sequence[Asked], metric: str) -> tuple[Measurement, Measurement]:
     score = score_answers([copy], rows, split="task", metrics=(metric,))[metric]
-    apart = 100 * (row_scores([parent], rows, metric) - row_scores([copy], rows, metric))
-    interval = bootstrap(apart, clusters=pictures_of(rows))
-    lost = Measurement(
-        float(apart.mean()), "points", len(rows), interval.low, interval.high, method=f"paired; {interval.method}",
-        baseline=0.0, split="task", better="lower",
-    )  # fmt: skip
-    return score, lost
+    return score, points_lost(parent, copy, rows, metric=metric)
 
 
 def _remembered(model: VisionLanguage) -> Callable[[Conversation], Any]:

@@ -18,6 +18,9 @@ from kit.errors import BundleError
 from kit.models.backends import Covered, coverage, find_backend
 from kit.models.precision import best_precision
 from kit.models.vision_language import VisionLanguage
+from kit.quantization.hub_copies import read_hub, save_hub_copy, write_hub
+from kit.quantization.speed import folder_weight
+from kit.result import Measurement
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def merged(bundle: Bundle, **options: Any) -> VisionLanguage:
     Adaption prompts, which no matrix can take up, stay on the model.
 
     Args:
-        bundle: A stitched vision-language model's bundle.
+        bundle: A vision-language model's bundle.
         options: ``bases`` that lie elsewhere now; see ``Bundle.load``.
 
     Raises:
@@ -53,11 +56,11 @@ def merged(bundle: Bundle, **options: Any) -> VisionLanguage:
         what = f"is a {bundle.manifest.kind}, and has no language tower to quantise"
         raise BundleError.of(str(bundle.folder), what, "kit export --format onnx makes int8 copies of its towers")
     model: VisionLanguage = bundle.load(device="cpu", dtype="float32", backend="", **options)
-    if not hasattr(model.model, "project"):
-        what = "is a model of the Hub, whose language tower kit does not quantise yet"
-        raise BundleError.of(str(bundle.folder), what, "name a bundle of a stitched model")
     for path, adapter in peft_models(model.model).items():
-        model.model.set_submodule(path, adapter.merge_and_unload())
+        if path:
+            model.model.set_submodule(path, adapter.merge_and_unload())
+        else:
+            model.model = adapter.merge_and_unload()
     model.model.eval().requires_grad_(False)
     return model
 
@@ -79,8 +82,13 @@ def quantised(model: VisionLanguage, backend: str, *, dtype: str = "", name: str
     floats = backend if backend in {"float32", "bfloat16", "float16"} else dtype or usual_floats()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="kit-merged-") as folder:
-        whole = save_bundle(Path(folder) / "merged", model, name=name, whole=True)
-        copy = whole.load(device="cpu", dtype=floats, backend=backend)
+        if hasattr(model.model, "project"):
+            whole = save_bundle(Path(folder) / "merged", model, name=name, whole=True)
+            copy = whole.load(device="cpu", dtype=floats, backend=backend)
+        else:
+            write_hub(Path(folder), model)
+            held = "" if floats == backend else backend
+            copy = read_hub(Path(folder), like=model, dtype=floats, backend=held)
         copy.model = _unmapped(copy.model)
     copy.name = f"{model.name} as {backend}"
     return Copy(copy, backend, coverage(copy.language), time.perf_counter() - start)
@@ -92,7 +100,13 @@ def usual_floats() -> str:
 
 
 def save_copy(folder: Path | str, copy: Copy, parent: Bundle) -> Bundle:
-    """Write a copy as a bundle that names its parent, with its language tower inside."""
+    """Write a copy as a bundle that names its parent, with its language tower inside; of a Hub model all of it.
+
+    Raises:
+        BundleError: a place that is taken.
+    """
+    if not hasattr(copy.model.model, "project"):
+        return save_hub_copy(folder, copy.model, parent, backend=copy.backend)
     return save_bundle(
         folder,
         copy.model,
@@ -102,6 +116,20 @@ def save_copy(folder: Path | str, copy: Copy, parent: Bundle) -> Bundle:
         parents={parent.manifest.name: parent.manifest.digest()},
         whole=True,
     )
+
+
+def weighed(copy: Copy, parent: Bundle, *, peak: bool = True) -> dict[str, Measurement]:
+    """Return what making, keeping and opening a copy takes: ``quantise_s``, ``disk_mb`` and ``peak_mb``.
+
+    Args:
+        copy: The copy; it is saved for a while.
+        parent: The bundle that it came from.
+        peak: Whether a fresh process opens it and answers one question, for its peak memory.
+    """
+    with tempfile.TemporaryDirectory(prefix="kit-copy-") as folder:
+        saved = save_copy(Path(folder) / "copy", copy, parent).folder
+        found = {"quantise_s": Measurement(copy.wall_s, "s", 1, better="lower")}
+        return found | folder_weight(saved, peak=peak)
 
 
 def _unmapped(model: Any) -> Any:

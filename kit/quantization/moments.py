@@ -42,15 +42,22 @@ def moments(model: VisionLanguage, samples: Sequence[Sample]) -> Moments:
     if not samples:
         raise DataError.of("calibration", "there are no samples", "give passages or rows, or do not calibrate")
     chat, tokenizer = Chat.of(model), model.processor.tokenizer
-    with torch.no_grad(), _watched(model) as (sums, counts):
+    with torch.no_grad(), _watched(model.language) as (sums, counts):
         for sample in samples:
             if isinstance(sample, Passage):
-                ids = tokenizer(sample.text)["input_ids"][:_TOKENS]
-                model.language(input_ids=torch.tensor([ids], device=model.device))
+                _read_text(model.language, tokenizer, sample)
                 continue
             inputs = chat.encode(as_conversation(sample))
             inputs.pop("labels")
             model.model.eval()(**{name: one.to(model.device) for name, one in inputs.items()})
+    return {key: one / counts[key] for key, one in sums.items()}
+
+
+def text_moments(language: Any, tokenizer: Any, passages: Sequence[Passage]) -> Moments:
+    """Return what ``moments`` returns for a language model by itself, on text alone."""
+    with torch.no_grad(), _watched(language) as (sums, counts):
+        for passage in passages:
+            _read_text(language, tokenizer, passage)
     return {key: one / counts[key] for key, one in sums.items()}
 
 
@@ -72,8 +79,13 @@ def usual_samples(sources: Sequence[str]) -> list[Sample]:
     return found
 
 
+def _read_text(language: Any, tokenizer: Any, passage: Passage) -> None:
+    ids = tokenizer(passage.text)["input_ids"][:_TOKENS]
+    language.eval()(input_ids=torch.tensor([ids], device=next(language.parameters()).device))
+
+
 @contextmanager
-def _watched(model: VisionLanguage) -> Iterator[tuple[dict[tuple[int, str], Any], dict[tuple[int, str], int]]]:
+def _watched(language: Any) -> Iterator[tuple[dict[tuple[int, str], Any], dict[tuple[int, str], int]]]:
     sums: dict[tuple[int, str], Any] = {}
     counts: dict[tuple[int, str], int] = {}
 
@@ -87,7 +99,7 @@ def _watched(model: VisionLanguage) -> Iterator[tuple[dict[tuple[int, str], Any]
 
     hooks = [
         layer.get_submodule(path).register_forward_pre_hook(watch((number, kind)))
-        for number, layer in enumerate(trunk(model.language).layers)
+        for number, layer in enumerate(trunk(language).layers)
         for kind, path in _READ.items()
     ]
     try:

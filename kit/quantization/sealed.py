@@ -30,6 +30,16 @@ encoder = open_onnx_clip("PATH")
 ```
 
 `image.onnx` takes pixels, `text.onnx` token ids; both give unit vectors.""",
+        "hub-vision-language": """```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+model, processor = AutoModelForImageTextToText.from_pretrained("PATH"), AutoProcessor.from_pretrained("PATH")
+```
+
+```python
+# Or with kit, which checks every file against its hash first, and keeps bitsandbytes from scrambling 4-bit weights:
+from kit.quantization.served import open_export
+model = open_export("PATH")
+```""",
         "gguf-language": """```sh
 llama-cli -m PATH/language.gguf
 ```

@@ -12,13 +12,17 @@ from kit.manifest import read
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.vision_language import VisionLanguage
 from kit.parts.pull import kit_home
-from kit.quantization import onnx_clip, runtime
+from kit.quantization import hub_copies, onnx_clip, runtime
 from kit.quantization.export import export, export_pairs
 
 Model = VisionLanguage | ClipEncoder
 
 _OPENERS: Mapping[str, Callable[[Path], Model]] = MappingProxyType(
-    {runtime.KIND: runtime.open_runtime, onnx_clip.KIND: onnx_clip.open_onnx_clip}
+    {
+        runtime.KIND: runtime.open_runtime,
+        onnx_clip.KIND: onnx_clip.open_onnx_clip,
+        hub_copies.KIND: hub_copies.open_hub_copy,
+    }
 )
 RUNTIMES = ("torch", "onnx")
 _TEXT_ALONE = "gguf-language"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from kit.errors import DataError
+from kit.quantization.sizes import MB, disk_bytes
 from kit.result import Measurement
 
 FOREIGN = 0.15  # share of the machine that others may use before a round says little
@@ -180,18 +181,37 @@ def _block() -> torch.Tensor:
 def peak_rss_mb(bundle: Path) -> float:
     """Return the most memory, in megabytes, that a fresh process takes to open a bundle or export and ask it once."""
     code = (
-        "import resource, sys\n"
+        "import pathlib, re, resource, sys\n"
         "from kit.quantization.served import open_export\n"
         "from kit.models.chat import answer\n"
         "model = open_export(sys.argv[1])\n"
         "answer(model, [None], ['What is red?'], max_new_tokens=4)\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print(peak if sys.platform == 'darwin' else peak * 1024)\n"
+        # A child's ru_maxrss begins at what its parent held, so the kernel is asked for this program's own peak.
+        "status = pathlib.Path('/proc/self/status')\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
+        "if status.exists():\n"
+        "    peak = int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1]) * 1024\n"
+        "print(peak)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True)
     if done.returncode:
         raise DataError.of(str(bundle), f"cannot be measured: {done.stderr.strip()[-300:]}", "open it by hand")
     return float(done.stdout.split()[-1]) / 1e6
+
+
+def folder_weight(folder: Path, *, peak: bool = True) -> dict[str, Measurement]:
+    """Return what a bundle or an export takes: ``disk_mb``, with ``peak`` also ``peak_mb``, of a graph its ``mb``.
+
+    Args:
+        folder: Where it is.
+        peak: Whether a fresh process opens it, see ``peak_rss_mb``.
+    """
+    found = {"disk_mb": Measurement(disk_bytes(folder) / MB, "MB", 1, better="lower")}
+    if peak:
+        method = "a fresh process that opens it and asks it once"
+        found["peak_mb"] = Measurement(peak_rss_mb(folder), "MB", 1, method=method, better="lower")
+    graphs = sum(file.stat().st_size for file in folder.glob("*.onnx.data"))
+    return found | ({"mb": Measurement(graphs / MB, "MB", 1, better="lower")} if graphs else {})
 
 
 def _timed(name: str, runner: Runner, ids: Sequence[int], new_tokens: int) -> Timing:
