@@ -40,16 +40,16 @@ def serve_study(
 
     Links stay the same over a restart, and every acknowledged vote is there after one, however it came about.
     """
+    from kit.cli.study_bundles import answered_study
     from kit.cli.study_files import remember
     from kit.cli.study_tables import show_links
     from kit.humaneval.blindness import blindness
-    from kit.humaneval.protocol import read_study
     from kit.humaneval.schema import hidden
     from kit.humaneval.store import Store
     from kit.sharing.arena import Arena, check_invited
     from kit.sharing.serve import serve
 
-    study = read_study(path)
+    study = answered_study(path)
     invited = tuple(dict.fromkeys(name.strip() for name in raters.split(",") if name.strip()))
     check_invited(study, invited)
     store = Store(db or f"sqlite:///{path.with_suffix('.db')}")
@@ -246,11 +246,11 @@ def _measured(store: Store, name: str) -> tuple[float, float | None]:
 @app.command("check")
 def check_study(path: StudyFile, *, as_json: AsJson = False) -> None:
     """Read a study and say what might tell its models apart: lengths, shapes, durations, file names, EXIF, names."""
+    from kit.cli.study_bundles import answered_study
     from kit.cli.study_tables import show_check
     from kit.humaneval.blindness import blindness
-    from kit.humaneval.protocol import read_study
 
-    study = read_study(path)
+    study = answered_study(path)
     report = blindness(study)
     if as_json:
         import json
