@@ -126,9 +126,14 @@ def find_backend(name: str, device: str = "cpu") -> Backend:
     fault = BACKENDS[name].missing(device)
     if fault is not None:
         raise ModelError(fault)
+    hush()
+    return BACKENDS[name]
+
+
+def hush() -> None:
+    """Silence what libraries say while they are imported; PEFT imports all of them, whatever model it is put on."""
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    return BACKENDS[name]
 
 
 def spared(backend: Backend, dtype: torch.dtype, names: list[str]) -> Any:

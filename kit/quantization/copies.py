@@ -15,7 +15,7 @@ from typing import Any
 from kit.adapters.base_weights import peft_models
 from kit.adapters.bundle import Bundle, save_bundle
 from kit.errors import BundleError
-from kit.models.backends import Covered, coverage, find_backend
+from kit.models.backends import Covered, coverage, find_backend, hush
 from kit.models.precision import best_precision
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.hub_copies import read_hub, save_hub_copy, write_hub
@@ -55,6 +55,7 @@ def merged(bundle: Bundle, **options: Any) -> VisionLanguage:
     if bundle.manifest.kind != "vision-language":
         what = f"is a {bundle.manifest.kind}, and has no language tower to quantise"
         raise BundleError.of(str(bundle.folder), what, "kit export --format onnx makes int8 copies of its towers")
+    hush()
     model: VisionLanguage = bundle.load(device="cpu", dtype="float32", backend="", **options)
     for path, adapter in peft_models(model.model).items():
         if path:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from kit.adapters.bundle import Bundle, open_bundle
 from kit.errors import BundleError, Fault, did_you_mean, listed
 from kit.manifest import read
+from kit.models.backends import hush
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.vision_language import VisionLanguage
 from kit.parts.pull import kit_home
@@ -39,6 +40,7 @@ def open_export(folder: Path | str) -> Model:
     Raises:
         BundleError: no such folder, files that differ from what was written, or an export that holds text alone.
     """
+    hush()
     place = Path(folder).absolute()
     kind = read(place).kind
     if kind == _TEXT_ALONE:

@@ -9,7 +9,7 @@ from kit.data.picture import Picture
 from kit.data.prose import load_prose
 from kit.data.rows import Question
 from kit.errors import DataError
-from kit.quantization.compare import Contender, Line, compare, pareto, recommend
+from kit.quantization.compare import Contender, Line, compare, loss_share, pareto, points_lost, recommend
 from kit.quantization.copies import merged, quantised
 from kit.quantization.parity import Parity
 from kit.quantization.probes import fixed_probes
@@ -59,6 +59,20 @@ def test_a_recommendation_keeps_the_budget_and_says_why():
 def test_without_a_task_percent_of_perplexity_are_points():
     found = recommend([line("int8", 163, 20.1), line("nf4", 117, 31.0, to="nf4")], max_mb=300)
     assert (found.line.name, found.why) == ("int8", "int8: 163 MB, 0.5 points lost")
+
+
+def test_a_copys_loss_is_said_as_a_share_of_anothers():
+    found = loss_share(LINES[2], LINES[4])
+    assert found.value == pytest.approx(0.005 / 0.55)
+    assert "against nf4's" in found.method
+
+
+def test_points_are_lost_question_by_question(rows):
+    found = points_lost(["red", "blue", "green"], ["red", "red", "green"], rows)
+    assert found.value == pytest.approx(100 / 3)
+    assert (found.n, found.better, found.baseline) == (3, "lower", 0.0)
+    assert found.low < found.value < found.high
+    assert points_lost(["red", "red", "green"], ["red", "blue", "green"], rows).value == pytest.approx(-100 / 3)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from kit.adapters.bundle import open_bundle, save_bundle
 from kit.adapters.llama_adapter import add_llama_adapter
 from kit.errors import BundleError, ModelError
 from kit.models.backends import BACKENDS, held_as
-from kit.quantization.copies import merged, quantised, save_copy
+from kit.quantization.copies import merged, quantised, save_copy, weighed
 from kit.quantization.parity import TOLERANCES, logits_of, parity
 from kit.quantization.probes import fixed_probes
 from kit.quantization.sizes import check_budget, choices, choose, disk_bytes, expected_mb, held_bytes
@@ -56,6 +56,14 @@ def test_a_copy_is_smaller_passes_its_gate_and_reloads_identically(bundle, tmp_p
     said = expected_mb(model.language, BACKENDS[backend], floats) * 1e6
     assert held_bytes(copy.model.language) == pytest.approx(said, rel=0.06)  # rotary tables and the like
     assert disk_bytes(saved.folder / "language") < disk_bytes(bundle.folder) + said * 1.5 + 100_000
+
+
+def test_what_a_copy_takes_is_weighed_without_leaving_it_behind(bundle):
+    copy = quantised(merged(bundle), "torchao-int8")
+    found = weighed(copy, bundle, peak=False)
+    assert set(found) == {"quantise_s", "disk_mb"}
+    assert found["quantise_s"].value == copy.wall_s
+    assert 0.1 < found["disk_mb"].value < 2
 
 
 def test_prompts_stay_on_a_copy(tiny_vision, language, tmp_path):
