@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kit.cli import copying, demo, doctor, export, lab, listing, parts, quantize, report, run, study
+from kit.cli import copying, demo, doctor, export, lab, listing, parts, quantize, report, run, space, study
 from kit.errors import KitError
 
 
@@ -64,3 +64,4 @@ app.command("export")(export.export)
 app.command("demo")(demo.demo)
 app.add_typer(parts.app, name="parts")
 app.add_typer(study.app, name="study")
+app.add_typer(space.app, name="space")

@@ -116,15 +116,19 @@ class Finder:
         with torch.inference_mode():
             self.encoder.encode_text(self.encoder.tokenize(["a cat"]).to(self.encoder.device))
 
+    def read(self) -> None:
+        """Read the pictures, so that each can be found."""
+        encode = picture_encoder(self.encoder)
+        for start in range(0, len(self.shelf), CHUNK):
+            if self._closed.is_set():
+                return
+            pictures = [item.picture for item in self.shelf.items[start : start + CHUNK]]
+            self.vectors.add(encode(pictures))
+            self._some.set()
+
     def _read(self) -> None:
         try:
-            encode = picture_encoder(self.encoder)
-            for start in range(0, len(self.shelf), CHUNK):
-                if self._closed.is_set():
-                    return
-                pictures = [item.picture for item in self.shelf.items[start : start + CHUNK]]
-                self.vectors.add(encode(pictures))
-                self._some.set()
+            self.read()
             for place in range(len(self.shelf)):  # small copies: a gallery of twelve takes 60 ms to draw
                 if self._closed.is_set():
                     return
