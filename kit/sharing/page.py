@@ -11,7 +11,10 @@ import kit.humaneval
 
 FOLDER = Path(__file__).parent / "page"
 COMMON = Path(kit.humaneval.__file__).parent / "common.js"
-SCRIPTS = (COMMON, *(FOLDER / name for name in ("outbox.js", "views.js", "vote.js", "owner.js", "start.js")))
+SCRIPTS = (
+    COMMON,
+    *(FOLDER / name for name in ("outbox.js", "views.js", "forms.js", "vote.js", "owner.js", "start.js")),
+)
 
 
 @cache
