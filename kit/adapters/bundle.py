@@ -28,10 +28,13 @@ from kit.adapters.language_card import opening
 from kit.errors import BundleError, Fault, listed, raise_faults
 from kit.manifest import Base, Manifest, verify, write
 from kit.models.dual_encoder import ClipEncoder
+from kit.models.hub_folder import bundle_folder
 from kit.models.load import CONFIG, WEIGHTS, heritage, open_folder
 from kit.models.vision_language import VisionLanguage
+from kit.parts.reference import parse
 from kit.result import Measurement, Result
 
+ON_THE_HUB = "hf-bundle:"
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
 # A tokenizer's files and a text tower's settings: small, and all that Hugging Face needs to build both.
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -145,13 +148,16 @@ def save_bundle(
 
 
 def open_bundle(folder: Path | str) -> Bundle:
-    """Return the bundle in a folder after verifying every file.
+    """Return the bundle in a folder, or of ``hf-bundle:ORG/NAME[@REVISION]``, after verifying every file.
 
     Where a save was killed while it exchanged an older bundle for a newer one, the older one is put back.
 
     Raises:
         BundleError: everything that differs from what was saved, at once.
+        ModelError: a repository that cannot be downloaded.
     """
+    if str(folder).startswith(ON_THE_HUB):
+        folder = bundle_folder(parse(str(folder), kind="model"))
     place = Path(folder).absolute()
     if not place.exists():
         _recover(place)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kit.cli import copying, demo, doctor, export, lab, listing, parts, quantize, report, run, space, study
+from kit.cli import copying, demo, doctor, export, lab, listing, parts, push, quantize, report, run, space, study
 from kit.errors import KitError
 
 
@@ -62,6 +62,7 @@ app.command("doctor")(doctor.doctor)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("push")(push.push)
 app.add_typer(parts.app, name="parts")
 app.add_typer(study.app, name="study")
 app.add_typer(space.app, name="space")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def demo(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE]", help="Bundles of one kind.")],
+    bundles: Annotated[
+        list[str],
+        typer.Argument(metavar="BUNDLE [BUNDLE]", help="Folders of bundles of one kind, or hf-bundle:ORG/NAME."),
+    ],
     *,
     pictures: Annotated[
         str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kit.errors import KitError, ModelError
@@ -43,11 +44,21 @@ def refused(reference: Reference, what: str, error: Exception) -> KitError:
     return ModelError.of(reference.text, f"{what}: {said[:300]}", fix)
 
 
-def _snapshot(reference: Reference) -> Path:
+def bundle_folder(reference: Reference) -> Path:
+    """Return the folder of ``hf-bundle:ORG/NAME[@REVISION]``, whole and at the fingerprint's commit.
+
+    Raises:
+        ModelError: no such repository, or it cannot be downloaded.
+    """
+    return _snapshot(reference, None)
+
+
+def _snapshot(reference: Reference, patterns: Sequence[str] | None = PATTERNS) -> Path:
     from huggingface_hub import snapshot_download
 
     commit = fingerprint(reference).digest
+    only = None if patterns is None else list(patterns)
     try:
-        return Path(snapshot_download(reference.body, revision=commit, allow_patterns=list(PATTERNS)))
+        return Path(snapshot_download(reference.body, revision=commit, allow_patterns=only))
     except Exception as error:  # the Hub's client has had three HTTP libraries: requests, httpx, httpx2
         raise refused(reference, "cannot be downloaded", error) from error

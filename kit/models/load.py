@@ -12,6 +12,7 @@ import torch
 from kit.errors import Fault, ModelError, did_you_mean, listed, raise_faults
 from kit.manifest import FILE, Manifest, read, verify
 from kit.models.dual_encoder import ClipEncoder
+from kit.models.hub_folder import bundle_folder
 from kit.models.stitch import PREPROCESS, assemble, stitch
 from kit.parts.reference import TOWERS, Fingerprint, Reference, fingerprint, parse
 
@@ -26,7 +27,7 @@ def load_dual_encoder(
 
     Args:
         source: ``stitch:IMAGE+TEXT``, ``open_clip:MODEL/PRETRAINED`` (a tag, or the path of a checkpoint), or
-            ``local-dir:PATH`` / ``bundle:PATH`` (a folder in open_clip's layout).
+            ``local-dir:PATH`` / ``bundle:PATH`` (a folder in open_clip's layout), ``hf-bundle:ORG/NAME``.
         base: Folder that relative paths start from; the working directory by default.
         device: Where to put it, in torch's words; the best device there is by default.
         options: For ``stitch:`` only: image_projection, text_projection, embed_dim, dropout, objective, seed.
@@ -37,7 +38,9 @@ def load_dual_encoder(
         PartError: a part cannot be pulled.
     """
     reference = parse(source, kind="model", base=base)
-    loaders = {"stitch": stitch, "open_clip": _open_clip, "local-dir": _local_dir, "bundle": _bundle}
+    loaders = {
+        "stitch": stitch, "open_clip": _open_clip, "local-dir": _local_dir, "bundle": _bundle, "hf-bundle": _hub_bundle,
+    }  # fmt: skip
     if reference.scheme not in loaders:
         raise ModelError.of(
             source,
@@ -110,6 +113,11 @@ def _open_clip(reference: Reference) -> ClipEncoder:
 
 def _bundle(reference: Reference) -> ClipEncoder:
     folder = _folder_of(reference)
+    return open_folder(folder, name=reference.text, bases=heritage(_dual(folder, verify(folder))))
+
+
+def _hub_bundle(reference: Reference) -> ClipEncoder:
+    folder = bundle_folder(reference)
     return open_folder(folder, name=reference.text, bases=heritage(_dual(folder, verify(folder))))
 
 

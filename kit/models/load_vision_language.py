@@ -44,7 +44,7 @@ def load_vision_language(
     reference = parse(source, kind="model", base=base)
     loaders: dict[str, Any] = {"stitch": stitch_language, "hf": load_hub, "local-dir": load_hub}
     if reference.scheme not in loaders:
-        fix = "open it with open_bundle" if reference.scheme == "bundle" else "take one of these"
+        fix = "open it with open_bundle" if reference.scheme in {"bundle", "hf-bundle"} else "take one of these"
         allowed = f"Allowed: {', '.join(f'{name}:…' for name in loaders)}"
         raise ModelError.of(source, "is not loaded as a vision-language model", fix, allowed)
     loader = loaders[reference.scheme]

@@ -2,7 +2,8 @@
 
 Data: a part (``openmoji``), a mix of parts (``instruct``), ``folder:PATH``, ``hub:ORG/NAME[@REVISION]``.
 Models: a part (``smollm2-135m``), ``stitch:IMAGE+TEXT``, ``open_clip:MODEL/PRETRAINED``, ``local-dir:PATH``,
-``bundle:PATH``, ``hf:ORG/NAME[@REVISION]``. A stitch with a text tower is a dual encoder, one with a language model a
+``bundle:PATH``, ``hf:ORG/NAME[@REVISION]``, ``hf-bundle:ORG/NAME[@REVISION]`` (a bundle that was pushed).
+A stitch with a text tower is a dual encoder, one with a language model a
 vision-language model; the sides of the latter may be ``open_clip:``, ``hf:`` and ``local-dir:`` themselves.
 """
 
@@ -40,6 +41,7 @@ FORMS: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
                 "local-dir": "local-dir:PATH",
                 "bundle": "bundle:PATH",
                 "hf": "hf:ORG/NAME[@REVISION]",
+                "hf-bundle": "hf-bundle:ORG/NAME[@REVISION]",
             }
         ),
     }
@@ -131,7 +133,7 @@ def parse(text: str, *, kind: Kind, base: Path | None = None) -> Reference:
         return _stitch(text, body, base)
     if scheme == "open_clip":
         return _open_clip(text, body, base)
-    if scheme in {"hf", "hub"}:
+    if scheme in {"hf", "hf-bundle", "hub"}:
         return _repository(text, scheme, body, kind)
     return Reference(text, scheme, kind, body, path=_folder(text, body, kind, base))
 

@@ -20,6 +20,7 @@ from kit.models.vision_language import VisionLanguage
 
 TOKENS = 128  # of an answer
 PATIENCE_S = 60.0  # for an answer
+SILENCE = "(no words)"  # shown where a model ends its answer at once
 
 
 @dataclass(eq=False)
@@ -110,6 +111,8 @@ class Talker:
             thread.join()
         if work.error is not None:
             raise work.error
+        if not said.strip():
+            yield SILENCE
         if work.late:
             yield f"{said.strip()} … (stopped after {PATIENCE_S:.0f} seconds)"
 
