@@ -17,7 +17,7 @@ from kit.models.language_tail import LanguageTail
 from kit.models.quick_layers import STEP
 from kit.progress import track
 
-PICTURES = 16  # a batch
+PICTURES = 8  # a batch
 Ids = tuple[int, ...]
 
 
