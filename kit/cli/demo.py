@@ -18,7 +18,7 @@ def demo(
         str,
         typer.Option(metavar="SOURCE", help=r"What a CLIP finds. \[default: the data that it was trained on]"),
     ] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 7871,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 7871,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
     share: Annotated[
         bool, typer.Option("--share", help="Let everybody with the link in, through Gradio's tunnel.")

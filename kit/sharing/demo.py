@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import BundleError
-from kit.sharing.places import address_of, check_free
+from kit.sharing.places import address_of, check_free, free_port
 
 PORT = 7871
 STYLE = Path(__file__).with_name("demo.css")
@@ -79,7 +79,7 @@ def demo(
             that it was trained on by default.
         command: The command that makes the bundle again, where the folder does not tell.
         host: Where to listen; only this machine by default.
-        port: At which port.
+        port: At which port; 0 for any that is free.
         share: Whether everybody with the link may come in, through Gradio's tunnel.
         device: Where a vision-language model runs; the best device there is by default.
         wrap: Put around the methods that compute (on ZeroGPU ``spaces.GPU``).
@@ -89,6 +89,7 @@ def demo(
         DataError: the pictures cannot be read.
     """
     opened = opened_bundles(bundles)
+    port = port or free_port(host)
     check_free(host, port, BundleError, fix="end what listens there, or choose another port")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     _own_uploads()

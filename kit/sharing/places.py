@@ -25,6 +25,13 @@ def check_free(host: str, port: int, error: type[KitError], *, fix: str) -> None
         raise error.of(f"{host}:{port}", what, fix) from failure
 
 
+def free_port(host: str) -> int:
+    """Return a port that nothing listens at."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
 def address_of(host: str, port: int) -> str:
     """Return the address of a page; of one that listens everywhere, this machine's address in its network."""
     shown = _own() if host in EVERYWHERE else host

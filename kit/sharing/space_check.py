@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ def check_space(folder: Path, *, fresh: bool = True, screenshot: Path | None = N
         python = _environment(Path(scratch) / "venv", copy) if fresh else sys.executable
         with _running(python, copy, Path(scratch) / "log") as (address, start_s):
             endpoints = _call_all(address, _picture(Path(scratch)))
-            shot = _shoot(address, screenshot) if screenshot is not None else None
+            # In a thread: Playwright's plain interface refuses to work in a notebook's own event loop.
+            with ThreadPoolExecutor(1) as apart:
+                shot = apart.submit(_shoot, address, screenshot).result() if screenshot is not None else None
         return Checked(start_s, endpoints, shot)
 
 
