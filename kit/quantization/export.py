@@ -21,6 +21,7 @@ from kit.models.backends import EXTRA
 from kit.models.chat import Chat
 from kit.models.quiet import quiet
 from kit.models.vision_language import VisionLanguage
+from kit.quantization import hub_copies
 from kit.quantization.copies import merged, quantised, save_copy
 from kit.quantization.gguf_file import TYPES, write_gguf
 from kit.quantization.moments import NONE, Sample, moments, usual_samples
@@ -57,7 +58,7 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
     """Write a bundle's merged model for another library, open it there, and keep it if it is still the same model.
 
     Args:
-        bundle: A stitched vision-language model's bundle.
+        bundle: A vision-language model's bundle; a Hub model's goes to safetensors alone.
         to: "onnx", "gguf" or "safetensors".
         folder: Where to; must not exist.
         options: ``bits``, 8 or 4, for ONNX (see ``write_onnx``) and GGUF. For ONNX ``samples``, what rounding is
@@ -72,6 +73,9 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
         raise BundleError.of(str(target), "is there already", "choose another folder")
     _check_packages(to)
     model = merged(bundle)
+    if not hasattr(model.model, "project") and to != "safetensors":
+        what = f"is a model of the Hub, and only stitched ones are written as {to}"
+        raise BundleError.of(str(bundle.folder), what, "kit export --format safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -155,8 +159,10 @@ def _check_packages(to: str) -> None:
 
 
 def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[Logits, str]:
-    """Write the merged model in bfloat16: a bundle whose folder ``language`` transformers opens alone."""
+    """Write the merged model in bfloat16, as a bundle in which transformers alone opens ``language``, or a Hub model."""
     saved = save_copy(folder, quantised(model, "bfloat16"), bundle)
+    if saved.manifest.kind == hub_copies.KIND:
+        return logits_of(hub_copies.open_hub_copy(folder)), "bfloat16"
     again: VisionLanguage = open_bundle(saved.folder).load(device="cpu")
     from transformers import AutoModelForCausalLM
 

@@ -10,6 +10,7 @@ from kit.errors import BundleError
 from kit.models.backends import held_as
 from kit.models.load_vision_language import load_vision_language
 from kit.quantization.copies import merged, quantised, save_copy
+from kit.quantization.export import export
 from kit.quantization.hub_copies import open_hub_copy
 from kit.quantization.parity import logits_of
 from kit.quantization.probes import fixed_probes
@@ -60,3 +61,14 @@ def test_a_copy_is_opened_as_it_was(seeing, tmp_path, backend):
         save_copy(tmp_path / "copy", copy, seeing)
     with pytest.raises(BundleError, match="no copy of a Hub model"):
         open_hub_copy(seeing.folder)
+
+
+def test_it_is_exported_to_safetensors_and_refused_by_what_holds_stitched_models(seeing, tmp_path):
+    found = export(seeing, "safetensors", tmp_path / "whole")
+    assert found.folder is not None, found.gate
+    assert 0 < found.gate.max_logit < 1
+    assert open_export(found.folder).language.dtype == torch.bfloat16
+    for to in ("onnx", "gguf"):
+        with pytest.raises(BundleError, match=f"only stitched ones are written as {to}"):
+            export(seeing, to, tmp_path / to)
+        assert not (tmp_path / to).exists()

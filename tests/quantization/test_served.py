@@ -10,6 +10,7 @@ from kit.quantization.export import export
 from kit.quantization.parity import TOLERANCES, Parity, logits_of
 from kit.quantization.probes import fixed_probes
 from kit.quantization.served import open_export, served
+from kit.quantization.speed import folder_weight
 
 PROBE = fixed_probes()[0]
 
@@ -23,6 +24,8 @@ def test_a_bundle_is_exported_once_and_asked_as_before(bundle, tmp_path, monkeyp
     assert 1e-4 < (expected - found).abs().max() < 0.2
     assert len(answer(by_onnx, [PROBE.picture], ["What?"], max_new_tokens=2)) == 1
     (kept,) = (tmp_path / "exports").iterdir()
+    weight = folder_weight(kept, peak=False)
+    assert 0 < weight["mb"].value < weight["disk_mb"].value
     assert torch.equal(logits_of(served(bundle.folder))(PROBE), found)
     assert capsys.readouterr().out == ""
     for runtime in ("onnx", "torch"):
