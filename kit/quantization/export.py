@@ -159,7 +159,7 @@ def _check_packages(to: str) -> None:
 
 
 def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[Logits, str]:
-    """Write the merged model in bfloat16, as a bundle in which transformers alone opens ``language``, or a Hub model."""
+    """Write the merged model in bfloat16: a bundle whose ``language`` transformers opens alone, or a Hub model."""
     saved = save_copy(folder, quantised(model, "bfloat16"), bundle)
     if saved.manifest.kind == hub_copies.KIND:
         return logits_of(hub_copies.open_hub_copy(folder)), "bfloat16"
