@@ -195,9 +195,11 @@ class _Board:
                 arena = self.arena
                 progress = {rater: arena.progress(rater) for rater in arena.raters}
                 value = overview(arena.store, arena.study.name, rounds=ROUNDS).to_json()
-                self._value = {**value, "progress": progress}
                 now_s = time.monotonic()
-                self._next_s = now_s + max(FRESH_S, (now_s - begun_s) / SHARE)
+                # The first time imports scipy, which takes a second or two once: the owner would wait ten times that.
+                took_s = now_s - begun_s if self._value else 0.0
+                self._value = {**value, "progress": progress}
+                self._next_s = now_s + max(FRESH_S, took_s / SHARE)
             return self._value
         finally:
             self._lock.release()
