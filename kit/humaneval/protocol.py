@@ -27,7 +27,8 @@ def read_study(path: Path) -> Study:
     ``study.yaml``). ``items`` and ``gold`` are lists, or the path of a JSONL file with one item a line. An output is
     a text, or one of ``{picture: PATH}`` and ``{audio: PATH}``. Instead of inside the items, outputs can come from
     ``outputs``: for each condition a JSONL file with lines such as ``{"id": "cat", "text": "A cat."}``, or
-    ``{bundle: FOLDER}``, whose answers are kept beside the study (``answered.py``). Paths are relative to the file.
+    ``bundle:FOLDER`` (or ``{bundle: FOLDER, tokens: 64}``, or ``{bundle: FOLDER, pictures: FOLDER}``), whose answers
+    are kept beside the study (``answered.py``). Paths are relative to the file.
 
     Raises:
         StudyError: anything wrong in it; all faults at once.

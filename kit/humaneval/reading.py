@@ -153,6 +153,8 @@ class Reading:
                 what = f"not a condition of the study.{did_you_mean(str(name), conditions)}"
                 self.say(f"outputs.{name}", what, allowed=f"Conditions: {listed(conditions)}.")
                 continue
+            if isinstance(file, str) and file.startswith("bundle:"):  # as sources are named everywhere else
+                file = {"bundle": file.removeprefix("bundle:")}  # noqa: PLW2901
             if isinstance(file, dict):
                 self.bundle(name, file)
                 continue

@@ -62,6 +62,10 @@ def test_answers_outlive_the_bundle_and_no_other_one_takes_its_place(seeing: Bun
     copy = shutil.copytree(seeing.folder, tmp_path / "bundle")
     path = write(tmp_path, "{bundle: bundle, tokens: 4}")
     study = answered_study(path)
+    path.write_text(path.read_text().replace("{bundle: bundle, tokens: 4}", "bundle:bundle"))
+    with pytest.raises(StudyError, match=r"was asked with \{'pictures': None, 'tokens': 4\}"):  # and not with 64
+        answered_study(path)
+    path.write_text(path.read_text().replace("bundle:bundle", "{bundle: bundle, tokens: 4}"))
     shutil.rmtree(copy)
     assert read_study(path).digest == study.digest
     save_bundle(copy, seeing.load(), name="Another")
