@@ -8,7 +8,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kit.cli import copying, demo, doctor, export, lab, listing, parts, push, quantize, report, run, space, study
+from kit.cli import (
+    copying,
+    demo,
+    doctor,
+    export,
+    gallery,
+    lab,
+    listing,
+    parts,
+    push,
+    quantize,
+    report,
+    run,
+    space,
+    study,
+)
 from kit.errors import KitError
 
 
@@ -63,6 +78,7 @@ app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
 app.command("push")(push.push)
+app.command("gallery")(gallery.gallery)
 app.add_typer(parts.app, name="parts")
 app.add_typer(study.app, name="study")
 app.add_typer(space.app, name="space")

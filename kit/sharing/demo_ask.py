@@ -147,7 +147,7 @@ def _ask_tab(page: AskPage) -> None:
             with gr.Row():
                 go = gr.Button("Ask", variant="primary", elem_id="go", min_width=70)
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=70)
-                clear = gr.Button("Begin anew", elem_id="clear", min_width=110)
+                clear = gr.Button("New", elem_id="clear", min_width=70)
     event: dict[str, Any] = {
         "fn": told(page.talk), "inputs": [picture, question, voice, chat], "outputs": [chat, question],
         "concurrency_limit": 1, "concurrency_id": "talk", "show_progress": "minimal", "api_visibility": "private",
@@ -155,7 +155,9 @@ def _ask_tab(page: AskPage) -> None:
     tries = _examples(page, picture, question)
     begun = [go.click(**event), question.submit(**event)]
     if tries is not None:
-        begun.append(tries.then(list, None, chat, queue=False, api_visibility="private").then(**event))
+        # On a phone the examples are below what they ask.
+        fresh = tries.then(list, None, chat, queue=False, api_visibility="private")
+        begun.append(fresh.then(**event, scroll_to_output=True))
     stop.click(None, cancels=begun, queue=False, api_visibility="private")
     clear.click(lambda: ([], ""), None, [chat, question], cancels=begun, queue=False, api_visibility="private")
     # For programs: one question, one answer, without a conversation.
@@ -208,7 +210,7 @@ def _compare_tab(page: AskPage) -> None:
     begun = [go.click(**event, api_name="compare"), question.submit(**event, api_visibility="private")]
     tries = _examples(page, picture, question)
     if tries is not None:
-        begun.append(tries.then(**event, api_visibility="private"))
+        begun.append(tries.then(**event, api_visibility="private", scroll_to_output=True))
     stop.click(None, cancels=begun, queue=False, api_visibility="private")
 
 

@@ -160,6 +160,7 @@ def _shoot(address: str, path: Path) -> Path | None:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(address)
         page.wait_for_selector("#title h1")
+        page.wait_for_selector("#words, #question")
         if page.locator("#tries button, #tries tbody tr").count():
             page.locator("#tries button, #tries tbody tr").first.click()
             page.wait_for_timeout(4000)
