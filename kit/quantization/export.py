@@ -24,7 +24,7 @@ from kit.models.vision_language import VisionLanguage
 from kit.quantization import hub_copies
 from kit.quantization.copies import merged, quantised, save_copy
 from kit.quantization.gguf_file import TYPES, write_gguf
-from kit.quantization.moments import NONE, Sample, moments, usual_samples
+from kit.quantization.moments import NONE, Moments, Sample, moments, usual_samples
 from kit.quantization.onnx_clip import Likeness, likeness, open_onnx_clip, write_onnx_clip
 from kit.quantization.onnx_folder import write_onnx
 from kit.quantization.onnx_graph import check_layers
@@ -62,7 +62,8 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
         to: "onnx", "gguf" or "safetensors".
         folder: Where to; must not exist.
         options: ``bits``, 8 or 4, for ONNX (see ``write_onnx``) and GGUF. For ONNX ``samples``, what rounding is
-            calibrated on (see ``usual_samples``); none for each number to its nearest level.
+            calibrated on (see ``usual_samples``), none for each number to its nearest level; or ``read``, the moments
+            of such samples.
 
     Raises:
         BundleError: a folder that is there already, a package that is missing, another kind of bundle.
@@ -173,13 +174,21 @@ def _safetensors(folder: Path, model: VisionLanguage, bundle: Bundle) -> tuple[L
 
 
 def _onnx(
-    folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int = 8, samples: Sequence[Sample] | None = None
+    folder: Path,
+    model: VisionLanguage,
+    bundle: Bundle,
+    *,
+    bits: int = 8,
+    samples: Sequence[Sample] | None = None,
+    read: Moments | None = None,
 ) -> tuple[Logits, str]:
     """Write tower and layers as graphs for onnxruntime, with everything else that it takes to be asked."""
     check_layers(model.language)
-    if samples is None:
+    if samples is None and read is None:
         samples = usual_samples([one.source for one in bundle.manifest.data])
-    write_onnx(folder, model, bundle, bits=bits, moments=moments(model, samples) if samples else NONE)
+    if read is None:
+        read = moments(model, samples) if samples else NONE
+    write_onnx(folder, model, bundle, bits=bits, moments=read)
     return logits_of(open_runtime(folder)), "int8" if bits == 8 else "int4"
 
 
