@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 32
+_ROWS = 64  # whose ranges are searched at a time: what they need stays in the processor's cache
 _DAMPING = 0.01  # of the moments' mean diagonal, as GPTQ has it
 
 
@@ -77,7 +78,8 @@ def quantise_4(
         levels, (scales, zeros) = _compensated(matrix, moments, _four)
     else:
         blocks = _blocks(matrix)
-        scales, zeros = _ranges(blocks)
+        each = [_ranges(rows) for rows in blocks.split(_ROWS)]
+        scales, zeros = (torch.cat(one) for one in zip(*each, strict=True))
         levels = _between(blocks, scales, zeros) + zeros[..., None]
     return _pairs(levels.to(torch.uint8).numpy()), scales.numpy(), _pairs(zeros.to(torch.uint8).numpy())
 
