@@ -33,7 +33,7 @@ def demo(
 
     served = serve(*bundles, pictures=pictures, host=host, port=port, share=share)
     try:
-        print(served.share_address or served.address, flush=True)
+        print(served, flush=True)
         print("^C ends it.", file=sys.stderr, flush=True)
         served.wait()
     except KeyboardInterrupt:

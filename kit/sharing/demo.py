@@ -19,6 +19,8 @@ from kit.sharing.places import address_of, check_free, free_port
 PORT = 7871
 STYLE = Path(__file__).with_name("demo.css")
 QUEUE = 64  # questions that wait; whoever comes then is told to try again
+# Gradio keeps 100 KB for each visitor, and each call of a program is a visitor to it: at its 10,000 that is 1 GB.
+SESSIONS = 256
 KINDS = ("dual-encoder", "vision-language")
 # Gradio deletes uploads and what it wrote for visitors: how often it looks, and how old they may get. In seconds.
 SWEPT_S, KEPT_S = 60, 600
@@ -40,6 +42,17 @@ class Demo:
     _closing: Sequence[Callable[[], None]] = ()
     _folder: Path | None = None
     _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+
+    def __str__(self) -> str:
+        """Return the link to give to others."""
+        return self.share_address or self.address
+
+    def _repr_html_(self) -> str:
+        """Return the page itself, for the notebook that served it."""
+        link = html.escape(str(self))
+        return (
+            f'<a href="{link}" target="_blank">{link}</a><br><iframe src="{link}" width="100%" height="640"></iframe>'
+        )
 
     def wait(self) -> None:
         """Wait until somebody closes it or presses ^C."""
@@ -92,6 +105,7 @@ def demo(
     port = port or free_port(host)
     check_free(host, port, BundleError, fix="end what listens there, or choose another port")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(SESSIONS))  # its queue would keep 10,000
     _own_uploads()
     from kit.sharing.demo_parts import make_parts
 
@@ -166,9 +180,10 @@ def _served(blocks: Any, parts: Any, folder: Path, *, host: str, port: int, shar
     try:
         _, _, share_address = blocks.launch(
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
-            max_file_size=MOST_BYTES, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
-            inbrowser=False, theme=theme, css_paths=[STYLE], allowed_paths=[str(one) for one in parts.shown_from],
-            footer_links=["api", "settings"], app_kwargs={"middleware": [Middleware(Bounds)], "docs_url": None},
+            max_file_size=MOST_BYTES, enable_monitoring=False, state_session_capacity=SESSIONS, ssr_mode=False,
+            pwa=False, mcp_server=False, inbrowser=False, theme=theme, css_paths=[STYLE],
+            allowed_paths=[str(one) for one in parts.shown_from], footer_links=["api", "settings"],
+            app_kwargs={"middleware": [Middleware(Bounds)], "docs_url": None},
         )  # fmt: skip
     except (OSError, RuntimeError) as error:
         raise BundleError.of(f"{host}:{port}", f"cannot be served: {error}", "choose another host or port") from error

@@ -11,7 +11,7 @@ from small_bundles import clip_bundle
 
 from kit.sharing.gallery import page_pictures, report_picture
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
 
 def colours(path: Path) -> int:

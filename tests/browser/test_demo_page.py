@@ -43,8 +43,7 @@ def elsewhere(url: str, home: str) -> bool:
     return not url.startswith((home, "data:", "blob:"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (PHONE, "dark"), (DESK, "dark")])
 def test_words_find_pictures(browser: Any, finding: Demo, size: dict[str, int], scheme: str) -> None:
     page = opened(browser, finding, size=size, scheme=scheme)
     page.fill("#words textarea, #words input", "a red thing")

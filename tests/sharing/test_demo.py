@@ -198,10 +198,10 @@ def test_the_command_serves_and_ends(tiny_clip: Bundle, tmp_path: Path) -> None:
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline().strip() == f"http://127.0.0.1:{port}"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             assert b"Tiny" in answer.read()
         running.send_signal(2)
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors
     assert "Traceback" not in errors
     assert not list(tmp_path.iterdir()), "it left something where it was started"
@@ -210,4 +210,6 @@ def test_the_command_serves_and_ends(tiny_clip: Bundle, tmp_path: Path) -> None:
 def test_it_listens_here_alone(clip_demo: Demo) -> None:
     assert clip_demo.address.startswith("http://127.0.0.1:")
     assert clip_demo.server.server_name == "127.0.0.1"
+    assert str(clip_demo) == clip_demo.address
+    assert f'<iframe src="{clip_demo.address}"' in clip_demo._repr_html_()
     assert clip_demo.server.max_file_size == 10_000_000
