@@ -22,8 +22,7 @@ from kit.errors import Fault, ModelError, did_you_mean, listed
 
 EXTRA = "pip install 'multimodal-kit[quantization]'"
 _LOW = ("int8", "int4", "nf4")
-# They warn while they are imported of what nobody who loads a model can change: an optional kernel that another package
-# would fetch from the Hub, and a deprecated call of torchao's.
+# They warn at import of what no user can change: a kernel that another package would fetch, and a deprecated call.
 _NOISY = ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree")
 
 
@@ -159,8 +158,7 @@ def steady(model: nn.Module) -> int:
             what = "was run before it could be guarded, and its 4-bit weights may be scrambled"
             raise ModelError.of(type(model).__name__, what, "load it again, through kit")
         layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-    if "bitsandbytes" in sys.modules:
-        # It says at every call of every layer that it multiplies in float16.
+    if "bitsandbytes" in sys.modules:  # it says at every call of every layer that it multiplies in float16
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return len(layers)
 
