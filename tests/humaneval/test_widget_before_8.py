@@ -11,7 +11,7 @@ import pytest
 
 PINNED = ["ipywidgets==7.7.1", "anywidget==0.9.*"]  # Colab's, August 2026
 NEEDED = ["ipykernel<7", "ipython_genutils", "psygnal", "typing_extensions"]  # by those two; not the classic notebook
-KIT = ["filelock", "numpy", "pillow", "pytest", "pyyaml", "resvg_py", "scipy", "sqlalchemy>=2"]
+KIT = ["filelock", "numpy", "pillow", "pytest", "pytest-xdist", "pyyaml", "resvg_py", "scipy", "sqlalchemy>=2"]
 
 
 @pytest.mark.soak
