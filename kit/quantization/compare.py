@@ -115,6 +115,7 @@ def compare(
     losses = {one.name: _loss(one.model, passages) for one in contenders}
     said = {one.name: ask(one.model) if rows else [] for one in contenders}
     runners = {one.name: one.runner or TorchRunner(one.model.language) for one in contenders}
+    timing.setdefault("vocabulary", min(1000, parent.model.language.config.vocab_size))
     fast = speeds(race(runners, **timing), parent.name)
     lines = []
     for one in contenders:

@@ -93,7 +93,7 @@ def test_a_comparison_of_real_copies_is_a_result(bundle, rows):
         contenders.append(Contender(name, copy.model, name.rpartition("-")[2], said=said))
     lines = compare(
         contenders, passages=load_prose(limit=2, words=30), probes=fixed_probes()[::6], rows=rows, lengths=(16,),
-        rounds=1, new_tokens=2, vocabulary=300,
+        rounds=1, new_tokens=2,
     )  # fmt: skip
     base, int8, nf4 = lines
     assert base.perplexity_ratio.value == 1
