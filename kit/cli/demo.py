@@ -20,6 +20,9 @@ def demo(
     ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 7871,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    runtime: Annotated[
+        str, typer.Option(help="What runs the models: torch, or onnx for 8 bits by onnxruntime, often quicker.")
+    ] = "torch",
     share: Annotated[
         bool, typer.Option("--share", help="Let everybody with the link in, through Gradio's tunnel.")
     ] = False,
@@ -31,7 +34,7 @@ def demo(
     """
     from kit.sharing.demo import demo as serve
 
-    served = serve(*bundles, pictures=pictures, host=host, port=port, share=share)
+    served = serve(*bundles, pictures=pictures, host=host, port=port, share=share, runtime=runtime)
     try:
         print(served, flush=True)
         print("^C ends it.", file=sys.stderr, flush=True)

@@ -66,7 +66,7 @@ class OnnxClip(ClipEncoder):
 
 
 class _Sessions(nn.Module):
-    def __init__(self, folder: Path, threads: int | None) -> None:
+    def __init__(self, folder: Path, threads: int | None, logit_scale: float) -> None:
         import onnxruntime
 
         super().__init__()
@@ -76,7 +76,8 @@ class _Sessions(nn.Module):
         self.image, self.text = (
             onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options) for name in ("image", "text")
         )
-        self.place = nn.Parameter(torch.zeros(1), requires_grad=False)  # so that it has a device
+        # Also what says which device it is on.
+        self.logit_scale = nn.Parameter(torch.tensor(logit_scale), requires_grad=False)
 
 
 def write_onnx_clip(folder: Path, encoder: ClipEncoder, calibration: Sequence[Picture], bundle: Bundle) -> None:
@@ -128,8 +129,9 @@ def open_onnx_clip(folder: Path | str, *, threads: int | None = None) -> OnnxCli
         HFTokenizer(str(place), context_length=context) if known else open_clip.SimpleTokenizer(context_length=context)
     )
     return OnnxClip(
-        _Sessions(place, threads), image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False), tokenizer,
-        model_cfg, preprocess_cfg, heritage(manifest), f"onnx:{place}", place if masked else None,
+        _Sessions(place, threads, config["logit_scale"]),
+        image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False), tokenizer, model_cfg,
+        preprocess_cfg, heritage(manifest), f"onnx:{place}", place if masked else None,
     )  # fmt: skip
 
 
@@ -278,6 +280,7 @@ def _write_rest(folder: Path, encoder: ClipEncoder) -> None:
         "model_cfg": dict(encoder.model_cfg),
         "preprocess_cfg": dict(encoder.preprocess_cfg),
         "masks_padding": encoder.text_folder is not None,
+        "logit_scale": float(encoder.clip.logit_scale.detach()),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
 

@@ -227,21 +227,30 @@ class OnnxStitched(nn.Module):
         *,
         pixel_values: Tensor | None = None,
         max_new_tokens: int = 32,
+        streamer: Any = None,
+        stopping_criteria: Any = None,
         **_: Any,
     ) -> Tensor:
-        """Return prompts with the likeliest answers, shape (b, t + n), filled up on the right."""
+        """Return prompts with the likeliest answers, shape (b, t + n), filled up; the rest is as in transformers."""
         ends = self.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
         fill = self.generation_config.pad_token_id or 0
         answers = []
         for ids, mask, picture in self._rows(input_ids, attention_mask, pixel_values):
             logits, said = self._read(ids, mask, picture, every=False), []
+            if streamer is not None:
+                streamer.put(input_ids)
             while len(said) < max_new_tokens:
                 said.append(self._likeliest(logits[-1]))
-                if said[-1] in ends or len(said) == max_new_tokens:
+                if streamer is not None:
+                    streamer.put(torch.tensor(said[-1:]))
+                over = stopping_criteria is not None and stopping_criteria(torch.tensor([said]), None).all()
+                if over or said[-1] in ends or len(said) == max_new_tokens:
                     break
                 logits = self.language_model.read(np.array(said[-1:]), None, np.zeros(1, bool), every=False)
             answers.append(said)
+        if streamer is not None:
+            streamer.end()
         width = max(map(len, answers))
         fresh = torch.tensor([said + [fill] * (width - len(said)) for said in answers])
         return torch.cat([input_ids, fresh], 1)

@@ -78,6 +78,7 @@ def demo(
     port: int = PORT,
     share: bool = False,
     device: str | None = None,
+    runtime: str = "torch",
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
 ) -> Demo:
     """Serve a page on which others try a bundle, and return while it runs.
@@ -95,10 +96,13 @@ def demo(
         port: At which port; 0 for any that is free.
         share: Whether everybody with the link may come in, through Gradio's tunnel.
         device: Where a vision-language model runs; the best device there is by default.
+        runtime: What runs the models: "torch", or "onnx" for 8 bits by onnxruntime, exported into kit's home the first
+            time and refused where that is no longer the same model.
         wrap: Put around the methods that compute (on ZeroGPU ``spaces.GPU``).
 
     Raises:
-        BundleError: no bundle, a damaged one, kinds that have no page or do not go together, a taken port.
+        BundleError: no bundle, a damaged one, kinds that have no page or do not go together, a taken port, an unknown
+            runtime or one that a bundle cannot be exported for.
         DataError: the pictures cannot be read.
     """
     opened = opened_bundles(bundles)
@@ -111,7 +115,7 @@ def demo(
 
     folder = Path(tempfile.mkdtemp(prefix="kit-demo-"))
     try:
-        parts = make_parts(opened, folder, pictures=pictures, device=device, wrap=wrap)
+        parts = make_parts(opened, folder, pictures=pictures, device=device, wrap=wrap, runtime=runtime)
         blocks = _drawn(opened, parts, command)
         return _served(blocks, parts, folder, host=host, port=port, share=share)
     except BaseException:

@@ -44,7 +44,9 @@ class Parts:
     credit: str = ""
 
 
-def make_parts(bundles: Sequence[Bundle], folder: Path, *, pictures: str, device: str | None, wrap: Wrap) -> Parts:
+def make_parts(
+    bundles: Sequence[Bundle], folder: Path, *, pictures: str, device: str | None, wrap: Wrap, runtime: str = "torch"
+) -> Parts:
     """Return the inside of the page of bundles of one kind.
 
     Args:
@@ -53,21 +55,33 @@ def make_parts(bundles: Sequence[Bundle], folder: Path, *, pictures: str, device
         pictures: See ``kit.sharing.demo.demo``.
         device: Likewise.
         wrap: Likewise.
+        runtime: Likewise.
 
     Raises:
         DataError: the pictures cannot be read.
         KitError: a model cannot be loaded.
     """
-    if bundles[0].manifest.kind == "dual-encoder":
-        return _search(bundles, folder, pictures)
-    return _ask(bundles, folder, pictures, device, wrap)
+    kind = bundles[0].manifest.kind
+    options = {"device": device} if device and kind != "dual-encoder" else {}
+    models = [_loaded(one, runtime, **options) for one in bundles]
+    if kind == "dual-encoder":
+        return _search(bundles, models, folder, pictures)
+    return _ask(bundles, models, folder, pictures, wrap)
 
 
-def _search(bundles: Sequence[Bundle], folder: Path, pictures: str) -> Parts:
+def _loaded(bundle: Bundle, runtime: str, **options: Any) -> Any:
+    if runtime == "torch":
+        return bundle.load(**options)
+    from kit.quantization.served import served
+
+    return served(bundle.folder, runtime)
+
+
+def _search(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pictures: str) -> Parts:
     saved = Path(pictures) if pictures and (Path(pictures) / SHELF).is_file() else None
     shelf = read_shelf(saved) if saved is not None else make_shelf(bundles[0].manifest, folder, source=pictures)
     names = _names(bundles)
-    finders = [Finder(one.load(), shelf, name) for one, name in zip(bundles, names, strict=True)]
+    finders = [Finder(model, shelf, name) for model, name in zip(models, names, strict=True)]
     for finder in finders:
         finder.warm()
     if saved is not None:
@@ -85,11 +99,10 @@ def _search(bundles: Sequence[Bundle], folder: Path, pictures: str) -> Parts:
     return Parts(lambda: search_tabs(page), start, close, (shelf.copies,), shelf.attribution)
 
 
-def _ask(bundles: Sequence[Bundle], folder: Path, pictures: str, device: str | None, wrap: Wrap) -> Parts:
-    options = {"device": device} if device else {}
+def _ask(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pictures: str, wrap: Wrap) -> Parts:
     talkers = [
-        Talker(one.load(**options), name, turns=_conversed(one))
-        for one, name in zip(bundles, _names(bundles), strict=True)
+        Talker(model, name, turns=_conversed(one))
+        for model, one, name in zip(models, bundles, _names(bundles), strict=True)
     ]
     if wrap is not None:
         for talker in talkers:

@@ -6,6 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,10 +144,10 @@ def picture_encoder(encoder: ClipEncoder) -> Callable[[Sequence[Picture]], Tenso
     from kit.models.cut import DualEncoderTail
     from kit.models.encode import PrefixEncoder
 
-    try:
-        frozen, tail = PrefixEncoder(encoder), DualEncoderTail(encoder).eval()
-    except ModelError:  # a tower without a projection to cut at
-        frozen = None
+    frozen = None
+    if hasattr(encoder.clip, "visual"):  # torch's; graphs are not cut
+        with suppress(ModelError):  # a tower without a projection to cut at
+            frozen, tail = PrefixEncoder(encoder), DualEncoderTail(encoder).eval()
 
     @torch.inference_mode()
     def encode(pictures: Sequence[Picture]) -> Tensor:
