@@ -31,6 +31,7 @@ from kit.manifest import verify
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.frozen import quick
 from kit.models.load import CONFIG, heritage
+from kit.quantization.runtime import open_session
 from kit.quantization.sealed import seal
 
 KIND = "onnx-dual-encoder"
@@ -67,15 +68,8 @@ class OnnxClip(ClipEncoder):
 
 class _Sessions(nn.Module):
     def __init__(self, folder: Path, threads: int | None, logit_scale: float) -> None:
-        import onnxruntime
-
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.image, self.text = (
-            onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options) for name in ("image", "text")
-        )
+        self.image, self.text = (open_session(folder / f"{name}.onnx", threads) for name in ("image", "text"))
         # Also what says which device it is on.
         self.logit_scale = nn.Parameter(torch.tensor(logit_scale), requires_grad=False)
 

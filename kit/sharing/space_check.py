@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit.errors import BundleError, raise_faults
+from kit.errors import BundleError, RunError, raise_faults
+from kit.sharing.gallery import chromium
+from kit.sharing.places import free_port
 from kit.sharing.space import space_of
 from kit.sharing.space_files import folder_faults
 
@@ -82,9 +83,7 @@ def _environment(folder: Path, space: Path) -> str:
 @contextmanager
 def _running(python: str, space: Path, log: Path) -> Iterator[tuple[str, float]]:
     """Run ``app.py`` until the block ends; yield its address and how long it took to answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port("127.0.0.1")
     env = {name: value for name, value in os.environ.items() if name not in {*NEVER, "PYTHONPATH", "KIT_HOME"}}
     env |= {
         "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port), "SYSTEM": "spaces", "SPACE_ID": "kit/check",
@@ -147,26 +146,20 @@ def _call_all(address: str, picture: Path) -> dict[str, str]:
 
 def _shoot(address: str, path: Path) -> Path | None:
     """Take a picture of the page; None, and a line that says so, where there is no Chromium or Playwright."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        chromium = None
-    if chromium is None:
-        print("No screenshot: Chromium or playwright is missing.", file=sys.stderr)
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 1280, "height": 860})
+            page.goto(address)
+            page.wait_for_selector("#title h1")
+            page.wait_for_selector("#words, #question")
+            if page.locator("#tries button, #tries tbody tr").count():
+                page.locator("#tries button, #tries tbody tr").first.click()
+                page.wait_for_timeout(4000)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=path)
+    except RunError as error:
+        print(f"No screenshot: {error.faults[0].where} {error.faults[0].what}.", file=sys.stderr)
         return None
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.goto(address)
-        page.wait_for_selector("#title h1")
-        page.wait_for_selector("#words, #question")
-        if page.locator("#tries button, #tries tbody tr").count():
-            page.locator("#tries button, #tries tbody tr").first.click()
-            page.wait_for_timeout(4000)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=path)
-        browser.close()
     return path
 
 
