@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit.data.rows import Message
 from kit.errors import DataError, Fault
 from kit.sharing.courtesy import picture_input, told
-from kit.sharing.talking import Talker
+from kit.sharing.talking import PATIENCE_S, Talker
+from kit.sharing.turns import Turns
 from kit.sharing.uploads import clean_text, read_upload
 
 TURNS = 8  # of a conversation that are read again
@@ -52,6 +56,7 @@ class AskPage:
 
     talkers: Sequence[Talker]
     examples: Sequence[tuple[str, str]] = ()
+    turns: Turns = field(default_factory=Turns, init=False, repr=False)
 
     @property
     def voices(self) -> tuple[Voice, ...]:
@@ -74,17 +79,31 @@ class AskPage:
         chosen = self._voice(voice)
         yield from chosen.talker.answer(image, [Message("user", asked)], adapted=chosen.adapted)
 
-    def talk(self, picture: str | None, question: str, voice: str, so_far: Chat) -> Iterator[tuple[Chat, str]]:
-        """Go on with a conversation: yield it with the answer so far, and an empty question."""
+    def talk(
+        self, picture: str | None, question: str, voice: str, so_far: Chat, visitor: str = ""
+    ) -> Iterator[tuple[Chat, str]]:
+        """Go on with a conversation: yield it with the answer so far, and an empty question.
+
+        It ends where ``hush`` is called for the same visitor.
+        """
         asked = clean_text(question, what="The question")
         image = read_upload(picture) if picture else None
         chosen = self._voice(voice)
         said = [*(so_far or [])[-2 * TURNS :], {"role": "user", "content": asked}]
         before = said if chosen.talker.turns else said[-1:]
         messages = [Message("user" if one["role"] == "user" else "assistant", _text(one)) for one in before]
-        yield said, ""
-        for answer in chosen.talker.answer(image, messages, adapted=chosen.adapted):
-            yield [*said, {"role": "assistant", "content": answer}], ""
+        with self.turns.turn(visitor) as unwanted:
+            yield said, ""
+            answers: Any = chosen.talker.answer(image, messages, adapted=chosen.adapted)
+            with closing(answers):
+                for answer in answers:
+                    if unwanted.is_set():
+                        return
+                    yield [*said, {"role": "assistant", "content": answer}], ""
+
+    def hush(self, visitor: str) -> None:
+        """End what is being said to a visitor; when this returns, nothing more of it comes."""
+        self.turns.end(visitor, patience_s=PATIENCE_S)
 
     def compare(self, picture: str | None, question: str, left: str, right: str) -> Iterator[tuple[str, str]]:
         """Ask two models the same question about a picture, one after the other.
@@ -149,7 +168,7 @@ def _ask_tab(page: AskPage) -> None:
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=70)
                 clear = gr.Button("New", elem_id="clear", min_width=70)
     event: dict[str, Any] = {
-        "fn": told(page.talk), "inputs": [picture, question, voice, chat], "outputs": [chat, question],
+        "fn": told(_to_whom(page.talk)), "inputs": [picture, question, voice, chat], "outputs": [chat, question],
         "concurrency_limit": 1, "concurrency_id": "talk", "show_progress": "minimal", "api_visibility": "private",
     }  # fmt: skip
     tries = _examples(page, picture, question)
@@ -158,13 +177,39 @@ def _ask_tab(page: AskPage) -> None:
         # On a phone the examples are below what they ask.
         fresh = tries.then(list, None, chat, queue=False, api_visibility="private")
         begun.append(fresh.then(**event, scroll_to_output=True))
-    stop.click(None, cancels=begun, queue=False, api_visibility="private")
-    clear.click(lambda: ([], ""), None, [chat, question], cancels=begun, queue=False, api_visibility="private")
+    # A browser asks to cancel and goes on applying what still comes, so the page itself sees to it that nothing does.
+    end: dict[str, Any] = {
+        "fn": _to_whom(page.hush), "inputs": None, "outputs": None, "cancels": begun, "queue": False,
+        "api_visibility": "private",
+    }  # fmt: skip
+    stop.click(**end)
+    # Through the queue: a browser gets what comes from there in order, so this comes after the answer's last word.
+    clear.click(**end).then(_nothing, None, [chat, question], concurrency_limit=None, api_visibility="private")
     # For programs: one question, one answer, without a conversation.
     said = gr.Textbox(visible=False, label="Answer")
     gr.Button(visible=False).click(
         told(page.ask), [picture, question, voice], said, api_name="ask", concurrency_limit=1, concurrency_id="talk"
     )
+
+
+def _nothing() -> tuple[Chat, str]:
+    return [], ""
+
+
+def _to_whom(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a handler whose parameter ``visitor`` is the page that asks."""
+    import gradio as gr
+
+    def once(*given: Any) -> Any:
+        return handler(*given[:-1], given[-1].session_hash or "")
+
+    def stream(*given: Any) -> Any:
+        yield from handler(*given[:-1], given[-1].session_hash or "")
+
+    wrapped = functools.wraps(handler)(stream if inspect.isgeneratorfunction(handler) else once)
+    # Gradio hands the request to the parameter that has this type.
+    wrapped.__annotations__ = {"visitor": gr.Request}
+    return wrapped
 
 
 def _question() -> Any:

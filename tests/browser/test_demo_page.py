@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +27,26 @@ def finding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """A vision-language model's page."""
     served = demo(seeing_bundle(tmp_path_factory.mktemp("seeing")), port=free_port(), device="cpu")
+    yield served
+    served.close()
+
+
+def unhurried(answer: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:
+    """A model that takes 10 seconds for an answer: a small one is through before anybody can stop it."""
+
+    def slowly(*given: Any, **options: Any) -> Iterator[str]:
+        for said in answer(*given, **options):
+            time.sleep(0.1)
+            yield said
+
+    return slowly
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """The same, slow enough to be interrupted."""
+    bundle = seeing_bundle(tmp_path_factory.mktemp("slow"))
+    served = demo(bundle, port=free_port(), device="cpu", wrap=unhurried)
     yield served
     served.close()
 
@@ -106,22 +127,39 @@ def test_the_card_fits_a_phone(browser: Any, finding: Demo) -> None:
     page.close()
 
 
-def test_an_example_is_answered_at_the_first_click_and_may_be_stopped(browser: Any, answering: Demo) -> None:
-    page = opened(browser, answering)
+def ask_by_example(page: Any) -> None:
+    """Click the first example, and wait for words: a bubble without any stands there before the question is sent."""
     page.locator("#tries tbody tr").first.click()
-    page.wait_for_selector("#chat .bot")
+    page.wait_for_selector("#chat .user")
+    page.wait_for_function("[...document.querySelectorAll('#chat .bot')].some(one => one.innerText.trim())")
+
+
+def test_an_example_is_answered_at_the_first_click_and_may_be_stopped(browser: Any, slow: Demo) -> None:
+    page = opened(browser, slow)
+    ask_by_example(page)
     page.click("#stop")
     page.wait_for_timeout(300)
     said = page.locator("#chat .bot").last.inner_text()
     page.wait_for_timeout(500)
     assert page.locator("#chat .bot").last.inner_text() == said, "it goes on talking"
-    page.fill("#question textarea, #question input", "and now?")
-    page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#chat .user').length >= 2")
-    page.click("#clear")
-    page.wait_for_function("document.querySelectorAll('#chat .bot').length == 0")
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert not page.outside
+    page.close()
+
+
+def test_a_new_conversation_stays_empty_though_the_old_answer_is_still_on_its_way(browser: Any, slow: Demo) -> None:
+    page = opened(browser, slow)
+    # The browser's own word to stop comes late: until then words come, after the conversation was emptied.
+    page.route("**/cancel", lambda route: (time.sleep(0.7), route.continue_()))
+    ask_by_example(page)
+    page.click("#clear")
+    page.wait_for_function("document.querySelectorAll('#chat .user').length == 0")
+    page.wait_for_timeout(1500)
+    assert page.locator("#chat .user, #chat .bot").count() == 0, "the old answer came back"
+    page.fill("#question textarea, #question input", "and now?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#chat .user")
+    assert page.locator("#chat .user").count() == 1
     page.close()
 
 
