@@ -186,6 +186,8 @@ def _served(blocks: Any, parts: Any, folder: Path, *, host: str, port: int, shar
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
             max_file_size=MOST_BYTES, enable_monitoring=False, state_session_capacity=SESSIONS, ssr_mode=False,
             pwa=False, mcp_server=False, inbrowser=False, theme=theme, css_paths=[STYLE],
+            # Else Gradio looks whether its page comes within 3 seconds, and on a busy machine says it cannot be reached.
+            _frontend=False,
             allowed_paths=[str(one) for one in parts.shown_from], footer_links=["api", "settings"],
             app_kwargs={"middleware": [Middleware(Bounds)], "docs_url": None},
         )  # fmt: skip

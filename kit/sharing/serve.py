@@ -87,6 +87,8 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
             max_file_size=1, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, inbrowser=False,
             inline=False,
+            # Else Gradio looks whether its page comes within 3 seconds, and on a busy machine says it cannot be reached.
+            _frontend=False,
         )  # fmt: skip
     except (OSError, RuntimeError) as error:
         raise StoreError.of(
