@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from dual_encoders import TINY, noise_pictures, write_clip
+from free_ports import free_port
 from stitched_models import tiny_stitch, write_language
 
 import kit
@@ -19,13 +19,6 @@ from kit.sharing.demo import Demo, demo
 
 NAMES = [f"thing number {number}" for number in range(12)]
 MEASURED = {"recall_at_1": Measurement(0.5, "share", 4, 0.1, 0.9, method="exact", baseline=0.25, split="test")}
-
-
-def free_port() -> int:
-    """Return a port that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_pictures(folder: Path, *, questions: bool = False) -> Path:

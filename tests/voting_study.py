@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import socket
 import subprocess
 import sys
 import uuid
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from free_ports import free_port
 from PIL import Image
 
 from kit.data.picture import Picture
@@ -140,10 +140,8 @@ def size_of(content: bytes) -> tuple[int, int]:
 
 @pytest.fixture
 def port() -> int:
-    """A port that is free just now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port of the test's own."""
+    return free_port()
 
 
 @pytest.fixture

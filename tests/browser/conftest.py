@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from voting_study import port, serving
 
 __all__ = ["port", "serving"]
@@ -57,9 +57,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     settings.mkdir(parents=True)
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     token = secrets.token_hex(16)
     folders = {"CONFIG_DIR": "config", "DATA_DIR": "data"}
     env = {**os.environ, **{f"JUPYTER_{name}": str(home / folder) for name, folder in folders.items()}}
@@ -74,8 +72,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         _wait(f"http://127.0.0.1:{port}/api?token={token}", server, home / "log")
         yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}", home / "work"
     finally:
-        server.terminate()
-        server.wait(20)
+        server.terminate()  # it ends its kernels first
+        server.wait(60)
 
 
 def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_port
 
 import kit as package
 
@@ -178,19 +179,16 @@ def test_lab_opens_a_copy_and_overwrites_nothing(kit: Call, tmp_path: Path, note
 
 def test_lab_listens_here_and_nowhere_else(tmp_path: Path, notebooks: Path) -> None:
     import contextlib
-    import socket
     import time
     import urllib.request
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = {**os.environ, "PYTHONPATH": str(shared(tmp_path, notebooks)), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
     words = ["kit", "lab", "--no-browser", "--port", str(port)]
     code = f"import sys; sys.argv = {words}; from kit.cli import main; main()"
     lab = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end and lab.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api") as answer:
                 assert b"version" in answer.read()
@@ -202,4 +200,4 @@ def test_lab_listens_here_and_nowhere_else(tmp_path: Path, notebooks: Path) -> N
         assert addresses == {"127.0.0.1"}
     finally:
         lab.terminate()
-        lab.wait(20)
+        lab.wait(60)

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from voting_study import Client, Command
 
 from kit.cli import main
@@ -74,12 +74,6 @@ def voted(study: Path, tmp_path: Path) -> Path:
                 name = str(uuid.uuid4())
                 store.record(known, Vote.on(known, task, rater=rater, answer=answer, uuid=name, ms=2500, client="t"))
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_rank_tells_all(kit: Call, voted: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_bundles import free_port
+from free_ports import free_port
 from test_demo_hostile import Visitor
 
 from kit.adapters.bundle import Bundle

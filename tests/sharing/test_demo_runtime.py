@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from dual_encoders import noise_pictures
+from free_ports import free_port
 from gradio_client import Client, handle_file
-from small_bundles import free_port
 
 from kit.adapters.bundle import Bundle
 from kit.data.rows import Message
