@@ -222,10 +222,12 @@ class View {
         // The focus stays on the same button, or else on the root: a screen reader is not thrown out of the widget.
         if (inside) (this.body.querySelector(`[data-answer="${focused}"]`) || this.root).focus({ preventScroll: true });
         if (!this.state.message && this.state.done) this.say(`Saved. Number ${this.state.done + 1} of ${this.state.done + this.state.left}.`);
+        const start = this.pressed_ms;
+        this.pressed_ms = 0;
         requestAnimationFrame(() => setTimeout(() => { // after the frame is painted
-            this.visible_ms = performance.now();
-            if (this.pressed_ms) performance.measure("kit-vote-next", { start: this.pressed_ms, end: this.visible_ms });
-            this.pressed_ms = 0;
+            const end = performance.now();
+            if (start) performance.measure("kit-vote-next", { start, end });
+            if (this.shown === token) this.visible_ms = end; // a busy machine may have placed the next page meanwhile
         }));
     }
 

@@ -38,7 +38,7 @@ def test_the_tour_runs_cell_by_cell(
     kernel_idle(page)
     page.evaluate(RUN)
     kernel_idle(page, limit_s=120)
-    page.get_by_text("en_recall_at_5").last.wait_for(timeout=20_000)
+    page.get_by_text("en_recall_at_5").last.wait_for(timeout=60_000)
     said = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
     lines = [line for text in said for line in text.splitlines() if line.strip()]
     # torchao and bitsandbytes, which the tests of quantisation bring along, speak when others import them.
@@ -51,7 +51,7 @@ def test_the_tour_runs_cell_by_cell(
     first = page.locator(".widget-interact img").last.get_attribute("src")
     box.fill("a musical instrument")
     box.press("Enter")
-    page.wait_for_function(ANSWERED, arg=first, timeout=20_000)
+    page.wait_for_function(ANSWERED, arg=first, timeout=60_000)
     page.screenshot(path=str(folder / "tour.png"))
     if keep := os.environ.get("KIT_KEEP_SCREENSHOTS"):
         (Path(keep) / "tour.png").write_bytes((folder / "tour.png").read_bytes())

@@ -125,7 +125,7 @@ def _is_blind(page: Any, where: str, study: Study) -> None:
 def _votes_by_key(page: Any, study: Study, database: Path) -> None:
     """Vote once in the widget, and find it committed."""
     asked = tasks_of(study, "ana")[0]
-    page.wait_for_function(DRAWN, arg=".kit-vote .kv-card img", timeout=20_000)
+    page.wait_for_function(DRAWN, arg=".kit-vote .kv-card img", timeout=60_000)
     assert page.locator(".kit-vote .kv-question").text_content() == study.question
     assert page.locator(".kit-vote .kv-prompt .kv-words").text_content() == study.by_id[asked.item].prompt
     assert _rows(database) == []
@@ -133,9 +133,9 @@ def _votes_by_key(page: Any, study: Study, database: Path) -> None:
     before = page.locator(".kit-vote .kv-count").text_content()
     page.wait_for_timeout(250)  # the quickest of raters looks that long
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function(NEXT, arg=before, timeout=20_000)
+    page.wait_for_function(NEXT, arg=before, timeout=60_000)
     assert _rows(database) == [(asked.item, list(asked.shown), "left", "widget")]
-    page.wait_for_function(DRAWN, arg=".kit-vote .kv-card img", timeout=20_000)
+    page.wait_for_function(DRAWN, arg=".kit-vote .kv-card img", timeout=60_000)
 
 
 def _taken(page: Any) -> bytes:
@@ -151,7 +151,7 @@ def _taken(page: Any) -> bytes:
 
 def _shows_all_at_once(page: Any) -> None:
     """Check that question and both pictures are seen above the dock, and all buttons in it, without scrolling."""
-    page.wait_for_function(DRAWN, arg=".answer img", timeout=20_000)
+    page.wait_for_function(DRAWN, arg=".answer img", timeout=60_000)
     dock = page.locator(".dock").bounding_box()
     assert dock["y"] + dock["height"] <= PHONE["viewport"]["height"]
     for where, number in ((".rating h1", 1), (".answer img", 2), (".dock .choice", 5)):
@@ -183,8 +183,8 @@ def test_a_person_votes_in_notebook_07_and_on_a_phone(
     phone.wait_for_timeout(250)
     before = phone.locator(".count").text_content()
     phone.locator("[data-answer=right]").tap()
-    phone.wait_for_function("(old) => document.querySelector('.count').textContent !== old", arg=before, timeout=20_000)
-    phone.wait_for_function("() => !Object.keys(localStorage).some((key) => key.includes(':send:'))", timeout=20_000)
+    phone.wait_for_function("(old) => document.querySelector('.count').textContent !== old", arg=before, timeout=60_000)
+    phone.wait_for_function("() => !Object.keys(localStorage).some((key) => key.includes(':send:'))", timeout=60_000)
     assert [(one.answer, one.task) for one in served.arena.store.votes(study.name, rater="ana")] == [
         ("right", tasks_of(study, "ana")[0])
     ]

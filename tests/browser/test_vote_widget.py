@@ -28,17 +28,19 @@ SHOWN = """(old) => {
 }"""
 SETTLED = "(node) => node.hasAttribute('data-ready') || node.dataset.status !== 'asking'"
 CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.cells.length"
-# The first press now, the others as soon as the next page is in place, however busy this machine is.
+# The first press now, the others as soon as the next page is in place, while the clock stands still: however busy this
+# machine is, the page was placed a moment ago.
 QUICK = """([first, ...others]) => new Promise((resolve) => {
-    const root = document.querySelector('.kit-vote');
+    const root = document.querySelector('.kit-vote'), still_ms = performance.now();
     const press = (what) => what === 'right' ? root.querySelector('[data-answer=right]').click()
         : root.dispatchEvent(new KeyboardEvent('keydown', { key: what, bubbles: true, cancelable: true }));
     new MutationObserver((_, observer) => {
-        const placed_ms = performance.now();
         observer.disconnect();
         others.forEach(press);
-        resolve(performance.now() - placed_ms);
+        delete performance.now;
+        resolve();
     }).observe(root.querySelector('.kv-body'), { childList: true });
+    performance.now = () => still_ms;
     press(first);
 })"""
 STARTS = """from pathlib import Path
@@ -71,7 +73,7 @@ def open_study(lab: tuple[str, Path], browser: Any, kernel_idle: Callable[..., N
         page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
         page.evaluate(RUN)
         kernel_idle(page)
-        page.locator(".kit-vote .kv-question").nth(widgets - 1).wait_for(timeout=20_000)
+        page.locator(".kit-vote .kv-question").nth(widgets - 1).wait_for(timeout=60_000)
         return page
 
     yield opened
@@ -125,7 +127,7 @@ def _votes(folder: Path, name: str, **options: Any) -> list[Any]:
 
 def _ready(page: Any, number: int = 0) -> None:
     """Wait until the widget takes an answer: it ignores a press right after a page was put in place."""
-    page.locator(".kit-vote").nth(number).and_(page.locator("[data-ready]")).wait_for(timeout=15_000)
+    page.locator(".kit-vote").nth(number).and_(page.locator("[data-ready]")).wait_for(timeout=60_000)
 
 
 def _does(page: Any, act: Callable[[], None]) -> None:
@@ -133,7 +135,7 @@ def _does(page: Any, act: Callable[[], None]) -> None:
     _ready(page)
     before = page.locator(".kv-count").first.text_content()
     act()
-    page.wait_for_function(SHOWN, arg=before, timeout=10_000)
+    page.wait_for_function(SHOWN, arg=before, timeout=60_000)
 
 
 def _keep(page: Any, name: str) -> None:
@@ -182,7 +184,7 @@ def test_a_press_on_a_page_that_nobody_has_looked_at_is_no_vote(
     page, folder = open_study("quick", n=8), lab[1]
     for done, second in enumerate(("ArrowRight", "right", "s", "u"), 1):
         _ready(page)
-        assert page.evaluate(QUICK, ["ArrowLeft", second]) < 60
+        page.evaluate(QUICK, ["ArrowLeft", second])
         _ready(page)  # an answer that went out would be committed by then
         assert [vote.answer for vote in _votes(folder, "quick", every=True)] == ["left"] * done, second
     page.locator("[data-answer=tie]").focus()
@@ -233,14 +235,14 @@ def test_a_restarted_kernel_goes_on_where_it_stood(
     page.keyboard.press("ArrowDown")  # nobody hears it: the browser keeps it
     page.evaluate(RUN)
     page.wait_for_function(
-        "() => document.querySelector('.kv-count')?.textContent.startsWith('3 of 8')", timeout=30_000
+        "() => document.querySelector('.kv-count')?.textContent.startsWith('3 of 8')", timeout=60_000
     )
     assert [vote.answer for vote in _votes(folder, "restart")] == ["left", "right", "tie"]
     assert page.locator(".kv-cards").text_content() != shown
     page.reload()  # a page that is loaded anew shows the same kernel's widget or none; the sitting is in the store
     kernel_idle(page)
     page.evaluate(RUN)
-    page.locator(".kit-vote .kv-question").wait_for(timeout=20_000)
+    page.locator(".kit-vote .kv-question").wait_for(timeout=60_000)
     page.locator(".kit-vote").focus()
     while page.locator(".kit-vote[data-status=asking]").count():
         _does(page, lambda: page.keyboard.press("ArrowLeft"))
@@ -279,12 +281,12 @@ def test_a_database_that_goes_away_keeps_the_vote_and_says_so(
     file.execute("ALTER TABLE kit_votes RENAME TO gone")
     _ready(page)
     page.keyboard.press("ArrowRight")
-    page.locator(".kv-status[data-kind=warn]").wait_for(timeout=10_000)
+    page.locator(".kv-status[data-kind=warn]").wait_for(timeout=60_000)
     assert "Your answer is kept and will be sent again" in str(page.locator(".kv-status").text_content())
     assert page.locator(".kv-cards").text_content() == shown
     file.execute("ALTER TABLE gone RENAME TO kit_votes")
     file.close()
-    page.wait_for_function("() => document.querySelector('.kv-count').textContent.startsWith('1 of 4')", timeout=10_000)
+    page.wait_for_function("() => document.querySelector('.kv-count').textContent.startsWith('1 of 4')", timeout=60_000)
     assert [vote.answer for vote in _votes(folder, "away")] == ["right"]
 
 
@@ -338,7 +340,7 @@ def test_it_follows_the_theme_and_keeps_the_focus_in_order(open_study: Callable[
     page = open_study("theme", n=4)
     for theme, name in (("JupyterLab Dark", "dark"), ("JupyterLab Light", "light")):
         page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
-        page.locator(f".kit-vote[data-theme={name}]").wait_for(timeout=15_000)
+        page.locator(f".kit-vote[data-theme={name}]").wait_for(timeout=60_000)
         if name == "dark":
             _keep(page, "vote_widget_dark")
     page.locator(".kit-vote").focus()
