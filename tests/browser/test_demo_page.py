@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from small_bundles import NAMES, clip_bundle, free_port, seeing_bundle
+from free_ports import free_port
+from small_bundles import NAMES, clip_bundle, seeing_bundle
 
 from kit.sharing.demo import Demo, demo
 

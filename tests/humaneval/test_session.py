@@ -9,8 +9,10 @@ import struct
 import time
 import uuid
 import wave
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -19,6 +21,7 @@ from sqlalchemy import text
 
 from kit.data.picture import Picture
 from kit.errors import DataError
+from kit.humaneval import queries, schema, session
 from kit.humaneval.errors import StudyError
 from kit.humaneval.items import Item, Output
 from kit.humaneval.live import STEP, LiveDecision, letters
@@ -53,6 +56,20 @@ def away(store: Store) -> None:
 def back(store: Store) -> None:
     with store.engine.begin() as connection:
         connection.execute(text("ALTER TABLE gone_votes RENAME TO kit_votes"))
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many seconds pass for database and windows, and none for whoever waits: a busy machine takes its own."""
+    passed, clock = [0.0], schema.clock
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    for module in (schema, queries):
+        monkeypatch.setattr(module, "clock", lambda connection: clock(connection) + passed[0])
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+
+    return wait
 
 
 def votes(store):
@@ -199,11 +216,11 @@ def test_what_another_window_holds_is_waited_for_and_comes_when_it_closes(store)
     assert two.state().page.answers == page.answers
 
 
-def test_a_lease_that_ran_out_is_told_and_the_answer_does_not_count_twice(store):
+def test_a_lease_that_ran_out_is_told_and_the_answer_does_not_count_twice(store, later):
     study = make_study(4)
-    slow = sit(store, study, holder="slow", lease_s=0.2)
+    slow = sit(store, study, holder="slow", lease_s=200)
     token = slow.state().page.token
-    time.sleep(0.3)
+    later(300)
     quick = sit(store, study, holder="quick")
     quick.answer(quick.state().page.token, "right")
     state = slow.answer(token, "left")
@@ -212,12 +229,12 @@ def test_a_lease_that_ran_out_is_told_and_the_answer_does_not_count_twice(store)
     assert [vote.answer for vote in votes(store)] == ["right"]
 
 
-def test_leases_are_renewed_while_somebody_looks(store):
+def test_leases_are_renewed_while_somebody_looks(store, later):
     study = make_study(3)
-    patient, other = sit(store, study, holder="patient", lease_s=0.6), sit(store, study, holder="other")
+    patient, other = sit(store, study, holder="patient", lease_s=600), sit(store, study, holder="other")
     token = patient.state().page.token
     for _ in range(4):
-        time.sleep(0.35)
+        later(350)
         assert patient.state().page.token == token
     taken = other.state().page
     assert other.prefetch() is None

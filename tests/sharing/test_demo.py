@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from gradio_client import Client, handle_file
-from small_bundles import NAMES, clip_bundle, free_port
+from small_bundles import NAMES, clip_bundle
 
 import kit
 from kit.adapters.bundle import Bundle
@@ -35,7 +36,7 @@ def ask(seeing_demo: Demo) -> Client:
 
 
 def page(served: Demo, path: str = "/") -> str:
-    with urllib.request.urlopen(served.address + path, timeout=10) as answer:
+    with urllib.request.urlopen(served.address + path, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -101,11 +102,12 @@ def test_the_adapter_can_be_switched_off(ask: Client, tiny_seeing: Bundle) -> No
 
 def test_who_stops_listening_stops_the_work(tiny_seeing: Bundle) -> None:
     talker = Talker(tiny_seeing.load(device="cpu"), "it")
-    before = threading.active_count()
+    before = set(threading.enumerate())
     answers = talker.answer(None, [Message("user", "what is it?")], tokens=100)
     next(answers)
     answers.close()
-    assert threading.active_count() == before, "it goes on generating"
+    # Not how many there are: a page that another test is done with lets go of idle ones meanwhile.
+    assert set(threading.enumerate()) <= before, "it goes on generating"
     assert talker._busy.acquire(blocking=False), "nobody else can ask"
 
 
@@ -156,6 +158,17 @@ def test_a_page_needs_bundles_that_go_together(tiny_clip: Bundle, tiny_seeing: B
         served.close()
 
 
+def test_a_machine_too_busy_to_show_gradio_a_page_within_3_seconds_serves_all_the_same(
+    tiny_clip: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradio.networking.url_ok", lambda _: False)
+    served = demo(tiny_clip, port=free_port())
+    try:
+        assert "Tiny" in page(served)
+    finally:
+        served.close()
+
+
 def test_two_bundles_stand_side_by_side(tmp_path: Path, tiny_clip: Bundle) -> None:
     other = clip_bundle(tmp_path, name="Other", seed=3)
     source = tiny_clip.manifest.data[0].source
@@ -180,7 +193,7 @@ def test_pictures_are_seen_and_nothing_else_is(clip_demo: Demo, tiny_clip: Bundl
 
 
 def page_bytes(served: Demo, path: str) -> bytes:
-    with urllib.request.urlopen(served.address + path, timeout=10) as answer:
+    with urllib.request.urlopen(served.address + path, timeout=60) as answer:
         return bytes(answer.read())
 
 
