@@ -36,6 +36,9 @@ def export(
     from kit.quantization.export import export as write
     from kit.quantization.sizes import disk_bytes
 
+    if to == "openvino":
+        what = "is not written: with the same numbers it writes at half of onnxruntime's rate here"
+        raise BundleError.of("--format openvino", what, "give onnx; kit run bench-quantization measures both anew")
     if to not in FORMATS:
         what = f"{to!r} is unknown.{did_you_mean(to, FORMATS)}"
         raise BundleError.of("--format", what, allowed=f"Allowed: {listed(FORMATS)}.")

@@ -27,6 +27,13 @@ def test_an_export_with_its_gate(kit, bundle, tmp_path):
     assert "is there already" in again.stderr
 
 
+def test_openvino_is_refused_with_the_reason(kit, bundle):
+    done = kit("export", bundle, "--format", "openvino")
+    assert done.returncode == 2
+    assert "half of onnxruntime's rate" in done.stderr
+    assert "kit run bench-quantization" in done.stderr
+
+
 def test_an_unknown_format_is_told(kit, bundle):
     done = kit("export", bundle, "--format", "onyx")
     assert done.returncode == 2

@@ -9,6 +9,7 @@ from kit.models.language import load_language
 from kit.quantization.defaults import DEFAULTS, GraphText, dithered, kits_graph, on_16_levels, onnxruntime_dynamic
 from kit.quantization.moments import text_moments
 from kit.quantization.onnx_graph import FOUR
+from kit.quantization.openvino_graph import OpenVinoText, openvino_text
 from kit.quantization.rounding import BLOCK
 
 IDS = torch.arange(5, 30)[None]
@@ -55,8 +56,12 @@ def test_graphs_read_text_and_go_on_as_the_model_does(model, tmp_path):
     prose = load_prose(limit=2, words=30)
     expected = text_loss(language, words, prose, context=64, stride=32)
     given = {"moments": text_moments(language, words, prose)}
-    for graph in (onnxruntime_dynamic(language, tmp_path), kits_graph(language, tmp_path / "kit.onnx", **given)):
-        assert isinstance(graph, GraphText)
+    ours, rival = (
+        kits_graph(language, tmp_path / "kit.onnx", **given),
+        openvino_text(language, tmp_path / "a.xml", **given),
+    )
+    for graph in (onnxruntime_dynamic(language, tmp_path), ours, rival):
+        assert isinstance(graph, GraphText | OpenVinoText)
         found = text_loss(graph, words, prose, context=64, stride=32)
         assert found.perplexity == pytest.approx(expected.perplexity, rel=0.02)
         assert found.perplexity != expected.perplexity
@@ -65,6 +70,16 @@ def test_graphs_read_text_and_go_on_as_the_model_does(model, tmp_path):
         for place, token in enumerate((graph.start(IDS[0, :-1].tolist()), graph.go_on(int(IDS[0, -1]))), -2):
             assert logits[place, token] > logits[place].max() - 0.1
         assert graph.mb > 0.1
+
+
+@torch.no_grad()
+def test_both_runtimes_multiply_the_same_numbers(model, tmp_path):
+    language, _ = model
+    ours, rival = kits_graph(language, tmp_path / "kit.onnx"), openvino_text(language, tmp_path / "a.xml")
+    floats, between = language(input_ids=IDS).logits, (ours(IDS).logits - rival(IDS).logits).abs().mean()
+    assert 0 < between < (ours(IDS).logits - floats).abs().mean() * 1.5
+    rival.start(IDS[0].tolist())
+    assert (rival(IDS).logits == rival(IDS).logits).all(), "it remembers what was read before"
 
 
 @pytest.mark.parametrize("name", sorted(DEFAULTS))

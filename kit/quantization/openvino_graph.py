@@ -1,0 +1,196 @@
+"""A language model of Llama's kind run by OpenVINO, which keeps its cache itself: the rival of kit's ONNX graph.
+
+It is no export: with the same rounded numbers it reads prompts somewhat faster than onnxruntime and writes at half its
+rate. ``bench_quantization`` measures both, so that it is known when that changes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from kit.errors import ModelError
+from kit.models.halves import trunk
+from kit.quantization.moments import NONE, Moments
+from kit.quantization.onnx_graph import check_layers
+from kit.quantization.rounding import quantise
+
+_FLOATS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+
+
+def openvino_text(language: Any, path: Path, *, moments: Moments = NONE) -> OpenVinoText:
+    """Return a language model with its matrices in 8 bits, run by OpenVINO.
+
+    Args:
+        language: A plain causal language model of Llama's kind.
+        path: Where its graph goes, an ``.xml`` file; the weights go beside it.
+        moments: What its matrices are rounded by; see ``kit.quantization.onnx_graph.write_layers``.
+
+    Raises:
+        ModelError: everything that is not as in Llama; OpenVINO is not installed.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        raise ModelError.of("openvino", "is not installed", "pip install 'multimodal-kit[bench]'")
+    import openvino
+
+    check_layers(language)
+    openvino.save_model(_Builder(language, moments).model(), str(path), compress_to_fp16=False)
+    return OpenVinoText(language, path)
+
+
+class OpenVinoText(nn.Module):
+    """A whole language model as one graph that remembers: it gives logits to ``text_loss``, and ``race`` times it.
+
+    Args:
+        language: The model that it came from, for embeddings.
+        path: The graph, its weights beside it.
+    """
+
+    def __init__(self, language: Any, path: Path) -> None:
+        import openvino
+
+        super().__init__()
+        self.config, self.length = language.config, 0
+        settings = {**_FLOATS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        self.asked = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+        self.rows = nn.Parameter(language.get_input_embeddings().weight.detach(), requires_grad=False)
+        self.mb = sum(path.with_suffix(end).stat().st_size for end in (".xml", ".bin")) / 1e6
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> CausalLMOutputWithPast:  # noqa: ARG002
+        """Return logits, shape (1, t, vocabulary)."""
+        self._forget()
+        logits = self._read(input_ids[0].tolist(), np.arange(input_ids.shape[1]))
+        return CausalLMOutputWithPast(logits=torch.from_numpy(logits.copy())[None])
+
+    def start(self, ids: Sequence[int]) -> int:
+        """Read a prompt and return the likeliest next token."""
+        self._forget()
+        return self.go_on(*ids)
+
+    def go_on(self, *ids: int) -> int:
+        """Read one more token, or several, and return the likeliest next one."""
+        return int(self._read(ids, np.array([len(ids) - 1]))[-1].argmax())
+
+    def _forget(self) -> None:
+        self.asked.reset_state()
+        self.length = 0
+
+    def _read(self, ids: Sequence[int], kept: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return logits, shape (k, vocabulary), at the kept places of some more tokens."""
+        fresh, total = len(ids), self.length + len(ids)
+        unseen = np.triu(np.full((fresh, total), np.finfo(np.float32).min, np.float32), 1 + self.length)
+        given = {
+            "hidden": self.rows[list(ids)][None].numpy(), "mask": unseen[None, None],
+            "places": np.arange(self.length, total), "beam_idx": np.zeros(1, np.int32), "kept": kept,
+        }  # fmt: skip
+        self.length = total
+        out: NDArray[np.float32] = self.asked.infer(given)[0][0]
+        return out
+
+
+class _Builder:
+    """The graph of a model, with the patterns that OpenVINO's processor plugin knows as one step each."""
+
+    def __init__(self, language: Any, moments: Moments) -> None:
+        from openvino import opset13
+
+        self.op, self.language, self.moments = opset13, language, moments
+        config = trunk(language).config
+        self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
+        self.width, self.eps = config.hidden_size, config.rms_norm_eps
+        self.size = getattr(config, "head_dim", None) or self.width // self.heads
+        self.kept: list[Any] = []
+
+    def model(self) -> Any:
+        """Return the whole model, from embeddings to logits at the kept places."""
+        from openvino import Model, Type
+
+        op, whole = self.op, trunk(self.language)
+        shapes = {"hidden": [1, -1, self.width], "mask": [1, 1, -1, -1], "places": [-1], "beam_idx": [1], "kept": [-1]}
+        types = {"places": Type.i64, "kept": Type.i64, "beam_idx": Type.i32}
+        given = {name: op.parameter(shape, types.get(name, Type.f32), name=name) for name, shape in shapes.items()}
+        for name, one in given.items():
+            one.output(0).set_names({name})
+        positions = torch.arange(whole.config.max_position_embeddings)[None]
+        turned = whole.rotary_emb(torch.zeros(1), positions)
+        turns = [op.unsqueeze(op.gather(_array(one[0]), given["places"], 0), _whole(0, 1)) for one in turned]
+        hidden = given["hidden"]
+        for number, layer in enumerate(whole.layers):
+            hidden = self._layer(layer, number, hidden, turns=turns, given=given)
+        picked = op.gather(self._normed(hidden, whole.norm.weight), given["kept"], 1)
+        logits = self._times(picked, self.language.get_output_embeddings().weight)
+        return Model([op.result(logits)], self.kept, list(given.values()), "language")
+
+    def _layer(self, layer: Any, number: int, hidden: Any, *, turns: Any, given: Any) -> Any:
+        op, attention, mlp, read = self.op, layer.self_attn, layer.mlp, self.moments.get
+        together = torch.cat([one.weight for one in (attention.q_proj, attention.k_proj, attention.v_proj)])
+        normed = self._normed(hidden, layer.input_layernorm.weight)
+        each = op.reshape(
+            self._times(normed, together, read((number, "qkv"))),
+            _whole(0, 0, self.heads + 2 * self.groups, self.size), special_zero=True,
+        )  # fmt: skip
+        parts = _whole(self.heads, self.groups, self.groups)
+        query, key, value = op.variadic_split(op.transpose(each, _whole(0, 2, 1, 3)), 1, parts).outputs()
+        keys = self._remembered(self._turned(key, *turns), f"key{number}", given["beam_idx"])
+        values = self._remembered(value, f"value{number}", given["beam_idx"])
+        scale = np.float32(attention.scaling)
+        seen = op.scaled_dot_product_attention(self._turned(query, *turns), keys, values, given["mask"], scale)
+        flat = op.reshape(op.transpose(seen, _whole(0, 2, 1, 3)), _whole(0, 0, -1), special_zero=True)
+        hidden = op.add(hidden, self._times(flat, attention.o_proj.weight, read((number, "o"))))
+        normed = self._normed(hidden, layer.post_attention_layernorm.weight)
+        both = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        gate, up = op.split(self._times(normed, both, read((number, "gate_up"))), -1, 2).outputs()
+        down = self._times(op.multiply(op.swish(gate), up), mlp.down_proj.weight, read((number, "down")))
+        return op.add(hidden, down)
+
+    def _times(self, values: Any, matrix: Tensor, moments: Tensor | None = None) -> Any:
+        """Multiply by a matrix, shape (out, in), in 8 bits: blocks of 32 columns with a scale each."""
+        op = self.op
+        numbers, scales = quantise(matrix, moments)
+        signed = op.convert(op.constant((numbers.astype(np.int16) - 128).astype(np.int8)), "f32")
+        weights = op.reshape(op.multiply(signed, scales[..., None]), _whole(*matrix.shape), special_zero=False)
+        return op.matmul(values, weights, False, True)
+
+    def _normed(self, values: Any, gain: Tensor) -> Any:
+        op = self.op
+        mean = op.reduce_mean(op.power(values, np.float32(2)), _whole(-1), keep_dims=True)
+        scaled = op.multiply(values, op.power(op.add(mean, np.float32(self.eps)), np.float32(-0.5)))
+        return op.multiply(_array(gain), scaled)
+
+    def _turned(self, values: Any, cos: Any, sin: Any) -> Any:
+        """Turn heads by their places, as rotary embeddings do."""
+        op = self.op
+        first, second = op.split(values, -1, 2).outputs()
+        across = op.concat([op.multiply(second, np.float32(-1)), first], -1)
+        return op.add(op.multiply(values, cos), op.multiply(across, sin))
+
+    def _remembered(self, fresh: Any, name: str, beam: Any) -> Any:
+        """Put keys or values behind those that were kept, keep all, and return them once for each query head."""
+        from openvino import PartialShape, Type
+
+        op, shape = self.op, PartialShape([1, self.groups, -1, self.size])
+        empty = op.constant(np.zeros((1, self.groups, 0, self.size), np.float32))
+        before = op.gather(op.read_value(empty, name, Type.f32, shape), beam, 0)
+        whole = op.concat([before, fresh], 2)
+        self.kept.append(op.assign(whole, name))
+        length = op.gather(op.shape_of(whole), _whole(2), 0)
+        many = op.concat([_whole(1, self.groups, self.heads // self.groups), length, _whole(self.size)], 0)
+        spread = op.broadcast(op.unsqueeze(whole, _whole(2)), many, "BIDIRECTIONAL")
+        return op.reshape(spread, _whole(0, self.heads, -1, self.size), special_zero=True)
+
+
+def _whole(*numbers: int) -> NDArray[np.int64]:
+    return np.array(numbers, np.int64)
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
+    return found
