@@ -23,6 +23,15 @@ def demo(
     runtime: Annotated[
         str, typer.Option(help="What runs the models: torch, or onnx for 8 bits by onnxruntime, often quicker.")
     ] = "torch",
+    votes: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER", help="Let visitors vote on two, names hidden, and keep the votes here, or in a database."
+        ),
+    ] = "",
+    keep_pictures: Annotated[
+        bool, typer.Option("--keep-pictures", help="Keep the pictures that are voted on too; the page says so.")
+    ] = False,
     share: Annotated[
         bool, typer.Option("--share", help="Let everybody with the link in, through Gradio's tunnel.")
     ] = False,
@@ -30,11 +39,15 @@ def demo(
     """Serve a page on which others try a bundle; two bundles are shown side by side. ^C ends it.
 
     A CLIP finds pictures by words and labels pictures; a vision-language model answers questions about pictures.
-    Nothing that visitors send is kept.
+    Nothing that visitors send is kept, unless --votes says where: kit study rank --db FOLDER ranks two bundles by it,
+    or one with its adapter on and off.
     """
     from kit.sharing.demo import demo as serve
 
-    served = serve(*bundles, pictures=pictures, host=host, port=port, share=share, runtime=runtime)
+    served = serve(
+        *bundles, pictures=pictures, host=host, port=port, share=share, runtime=runtime, votes=votes,
+        keep_pictures=keep_pictures,
+    )  # fmt: skip
     try:
         print(served, flush=True)
         print("^C ends it.", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from kit.errors import KitError, listed
 from kit.humaneval import schema
 from kit.humaneval.errors import StoreError, StudyError
+from kit.humaneval.open_study import FILE, closed, is_open
 from kit.humaneval.protocol import read_study
 from kit.humaneval.store import Store
 from kit.humaneval.study import Study, changes, protocol_digest
@@ -23,15 +24,22 @@ def open_store(url: str) -> Store:
     Raises:
         StoreError: there is none, or it cannot be opened.
     """
+    url = in_folder(url)
     path = _file(url)
     if path is not None and not path.is_file():
         raise StoreError.of(f"--db {url}", "no such database", "kit study serve, or kit study import, makes one")
     return Store(url)
 
 
+def in_folder(url: str) -> str:
+    """Return the database in a folder that a demo keeps its votes in; anything else as it is."""
+    return str(Path(url) / FILE) if "://" not in url and Path(url).is_dir() else url
+
+
 @contextmanager
 def store_to_fill(url: str) -> Iterator[Store]:
     """Open a store, made if it is not there; one that was made for nothing is taken away again."""
+    url = in_folder(url)
     path = _file(url)
     new = path is not None and not path.exists()
     store = Store(url)
@@ -83,6 +91,9 @@ def protocol_of(store: Store, name: str, path: Path | None) -> Study:
         StudyError: it is nowhere, or not the one that was voted on; names every difference.
     """
     protocol = store.protocol(name)
+    if is_open(protocol):
+        file = _file(store.url)
+        return closed(store, name, file.parent if file is not None else None)
     found = path or _remembered(store, protocol_digest(protocol))
     if found is None:
         fix = "give --protocol STUDY.yaml (kit.humaneval.protocol.write_study makes one of a study built in Python)"

@@ -157,12 +157,12 @@ def _votes(path: Path, digest: str, form: _Form, protocol: Mapping[str, Any]) ->
 
 
 def _fit(vote: Vote, protocol: Mapping[str, Any]) -> None:
-    """Look that a vote fits a study's protocol; one that was itself imported has none to speak of."""
+    """Look that a vote fits a study's protocol; one that was imported, or is open, does not name who or what."""
     names = [("rater", vote.rater, protocol.get("raters", ()))]
     names += [("item", vote.item, {**protocol.get("items", {}), **protocol.get("gold", {})})]
     conditions = ("right", "wrong") if vote.kind == "gold" else protocol.get("conditions", ())
     names += [("condition", condition, conditions) for condition in vote.shown]
-    if protocol and "imported" not in protocol:
+    if protocol and not {"imported", "open"} & protocol.keys():
         for what, name, known in names[1:] if vote.kind == "identical" else names:
             if name not in known:
                 raise ValueError(f"no such {what} in the study: {name!r}.{did_you_mean(name, known)}")

@@ -127,7 +127,8 @@ def overview(store: Store, name: str, *, rounds: int = 1000) -> Overview:
 def _stop(protocol: Mapping[str, Any]) -> Stop:
     """Return a study's stopping rule: it ends with its items, if not before, since each counts once."""
     stop = Stop(**protocol["stop"])
-    return replace(stop, max_votes=min(stop.max_votes, len(protocol["items"])))
+    items = len(protocol.get("items", ())) or stop.max_votes  # an open one ends with none
+    return replace(stop, max_votes=min(stop.max_votes, items))
 
 
 def _of_rubric(store: Store, name: str, common: Mapping[str, Any]) -> Overview:

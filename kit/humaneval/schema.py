@@ -92,6 +92,15 @@ handouts = Table(
     Index("kit_handouts_by_item", "study", "item"),
 )
 
+asked = Table(  # what visitors of a demo asked and voted on; an older kit passes it over
+    "kit_asked",
+    metadata,
+    Column("study", ForeignKey("kit_studies.id"), nullable=False),
+    Column("item", String(200), nullable=False),
+    Column("content", Text, nullable=False),
+    PrimaryKeyConstraint("study", "item"),
+)
+
 
 def engine_of(url: str) -> Engine:
     """Return an engine for a URL, or for the path of an SQLite file.

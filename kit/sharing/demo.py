@@ -80,12 +80,18 @@ def demo(
     device: str | None = None,
     runtime: str = "torch",
     wrap: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
+    votes: str | Path = "",
+    keep_pictures: bool = False,
 ) -> Demo:
     """Serve a page on which others try a bundle, and return while it runs.
 
     A dual encoder's page finds pictures by words and labels pictures; a vision-language model's answers questions
     about pictures, word by word. With two bundles it shows both beside each other. Nothing that visitors send is
     kept: uploads are deleted after some minutes, questions are not written down.
+
+    With ``votes`` the page asks instead which of two is better, names hidden and sides drawn by lot for each question:
+    two bundles, or a bundle with its adapter on and off. Then votes, what was asked and what was answered are kept,
+    as the page says; ``kit study rank --db`` ranks them.
 
     Args:
         bundles: One or more bundles of one kind, or their folders.
@@ -99,11 +105,15 @@ def demo(
         runtime: What runs the models: "torch", or "onnx" for 8 bits by onnxruntime, exported into kit's home the first
             time and refused where that is no longer the same model.
         wrap: Put around the methods that compute (on ZeroGPU ``spaces.GPU``).
+        votes: A folder or a database for votes; without it nothing is voted on or kept.
+        keep_pictures: Whether pictures that are voted on are kept too, in the folder; for training on the votes.
 
     Raises:
-        BundleError: no bundle, a damaged one, kinds that have no page or do not go together, a taken port, an unknown
-            runtime or one that a bundle cannot be exported for.
+        BundleError: no bundle, a damaged one, kinds that have no page or do not go together, votes and not two to vote
+            on, a taken port, an unknown runtime or one that a bundle cannot be exported for.
         DataError: the pictures cannot be read.
+        StudyError: the database holds votes on other bundles under the same names.
+        StoreError: the database cannot be opened.
     """
     opened = opened_bundles(bundles)
     port = port or free_port(host)
@@ -112,10 +122,14 @@ def demo(
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(SESSIONS))  # its queue would keep 10,000
     _own_uploads()
     from kit.sharing.demo_parts import make_parts
+    from kit.sharing.demo_votes import open_ballots
 
+    ballots = open_ballots(votes, keep_pictures=keep_pictures) if votes else None
     folder = Path(tempfile.mkdtemp(prefix="kit-demo-"))
     try:
-        parts = make_parts(opened, folder, pictures=pictures, device=device, wrap=wrap, runtime=runtime)
+        parts = make_parts(
+            opened, folder, pictures=pictures, device=device, wrap=wrap, runtime=runtime, ballots=ballots
+        )
         blocks = _drawn(opened, parts, command)
         return _served(blocks, parts, folder, host=host, port=port, share=share)
     except BaseException:
@@ -186,7 +200,7 @@ def _served(blocks: Any, parts: Any, folder: Path, *, host: str, port: int, shar
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
             max_file_size=MOST_BYTES, enable_monitoring=False, state_session_capacity=SESSIONS, ssr_mode=False,
             pwa=False, mcp_server=False, inbrowser=False, theme=theme, css_paths=[STYLE],
-            # Else Gradio looks whether its page comes within 3 seconds, and on a busy machine says it cannot be reached.
+            # Else Gradio looks whether its page comes within 3 seconds; on a busy machine it says it cannot be reached.
             _frontend=False,
             allowed_paths=[str(one) for one in parts.shown_from], footer_links=["api", "settings"],
             app_kwargs={"middleware": [Middleware(Bounds)], "docs_url": None},

@@ -168,10 +168,10 @@ def _ask_tab(page: AskPage) -> None:
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=70)
                 clear = gr.Button("New", elem_id="clear", min_width=70)
     event: dict[str, Any] = {
-        "fn": told(_to_whom(page.talk)), "inputs": [picture, question, voice, chat], "outputs": [chat, question],
+        "fn": told(to_whom(page.talk)), "inputs": [picture, question, voice, chat], "outputs": [chat, question],
         "concurrency_limit": 1, "concurrency_id": "talk", "show_progress": "minimal", "api_visibility": "private",
     }  # fmt: skip
-    tries = _examples(page, picture, question)
+    tries = examples_of(page.examples, picture, question)
     begun = [go.click(**event), question.submit(**event)]
     if tries is not None:
         # On a phone the examples are below what they ask.
@@ -179,7 +179,7 @@ def _ask_tab(page: AskPage) -> None:
         begun.append(fresh.then(**event, scroll_to_output=True))
     # A browser asks to cancel and goes on applying what still comes, so the page itself sees to it that nothing does.
     end: dict[str, Any] = {
-        "fn": _to_whom(page.hush), "inputs": None, "outputs": None, "cancels": begun, "queue": False,
+        "fn": to_whom(page.hush), "inputs": None, "outputs": None, "cancels": begun, "queue": False,
         "api_visibility": "private",
     }  # fmt: skip
     stop.click(**end)
@@ -196,7 +196,7 @@ def _nothing() -> tuple[Chat, str]:
     return [], ""
 
 
-def _to_whom(handler: Callable[..., Any]) -> Callable[..., Any]:
+def to_whom(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Return a handler whose parameter ``visitor`` is the page that asks."""
     import gradio as gr
 
@@ -220,13 +220,14 @@ def _question() -> Any:
     )
 
 
-def _examples(page: AskPage, picture: Any, question: Any) -> Any:
+def examples_of(examples: Sequence[tuple[str, str]], picture: Any, question: Any) -> Any:
+    """Draw examples that fill a picture and a question; return the event of a click on one, None where none are."""
     import gradio as gr
 
-    if not page.examples:
+    if not examples:
         return None
     return gr.Examples(
-        [list(one) for one in page.examples], [picture, question], label="From the held-out data",
+        [list(one) for one in examples], [picture, question], label="From the held-out data",
         api_visibility="private", elem_id="tries", cache_examples=False,
     ).load_input_event  # fmt: skip
 
@@ -253,7 +254,7 @@ def _compare_tab(page: AskPage) -> None:
         "concurrency_id": "talk", "show_progress": "minimal",
     }  # fmt: skip
     begun = [go.click(**event, api_name="compare"), question.submit(**event, api_visibility="private")]
-    tries = _examples(page, picture, question)
+    tries = examples_of(page.examples, picture, question)
     if tries is not None:
         begun.append(tries.then(**event, api_visibility="private", scroll_to_output=True))
     stop.click(None, cancels=begun, queue=False, api_visibility="private")

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kit.adapters.bundle import Bundle
 from kit.data.rows import Conversation, Question
 from kit.errors import KitError
-from kit.sharing.demo_ask import AskPage, ask_tabs
+from kit.sharing.demo_ask import AskPage, Voice, ask_tabs, voices
 from kit.sharing.demo_search import SearchPage, search_tabs
+from kit.sharing.demo_vote_tab import (
+    ANSWERS_QUESTION,
+    PICTURES_QUESTION,
+    AnswersPage,
+    PicturesPage,
+    answers_tab,
+    pictures_tab,
+)
+from kit.sharing.demo_votes import Ballots, booth_of
 from kit.sharing.finding import Finder, read_vectors
 from kit.sharing.shelf import FILE as SHELF
 from kit.sharing.shelf import make_shelf, read_shelf
@@ -45,8 +54,9 @@ class Parts:
 
 
 def make_parts(
-    bundles: Sequence[Bundle], folder: Path, *, pictures: str, device: str | None, wrap: Wrap, runtime: str = "torch"
-) -> Parts:
+    bundles: Sequence[Bundle], folder: Path, *, pictures: str, device: str | None, wrap: Wrap, runtime: str = "torch",
+    ballots: Ballots | None = None,
+) -> Parts:  # fmt: skip
     """Return the inside of the page of bundles of one kind.
 
     Args:
@@ -56,8 +66,10 @@ def make_parts(
         device: Likewise.
         wrap: Likewise.
         runtime: Likewise.
+        ballots: Where votes go; None for a page without votes.
 
     Raises:
+        BundleError: votes, and not two to vote on.
         DataError: the pictures cannot be read.
         KitError: a model cannot be loaded.
     """
@@ -65,8 +77,17 @@ def make_parts(
     options = {"device": device} if device and kind != "dual-encoder" else {}
     models = [_loaded(one, runtime, **options) for one in bundles]
     if kind == "dual-encoder":
-        return _search(bundles, models, folder, pictures)
-    return _ask(bundles, models, folder, pictures, wrap)
+        parts = _search(bundles, models, folder, pictures, ballots)
+    else:
+        parts = _ask(bundles, models, folder, pictures, wrap=wrap, ballots=ballots)
+    if ballots is None:
+        return parts
+
+    def close() -> None:
+        parts.close()
+        ballots.store.close()
+
+    return replace(parts, close=close)
 
 
 def _loaded(bundle: Bundle, runtime: str, **options: Any) -> Any:
@@ -77,7 +98,9 @@ def _loaded(bundle: Bundle, runtime: str, **options: Any) -> Any:
     return served(bundle.folder, runtime)
 
 
-def _search(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pictures: str) -> Parts:
+def _search(
+    bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pictures: str, ballots: Ballots | None
+) -> Parts:
     saved = Path(pictures) if pictures and (Path(pictures) / SHELF).is_file() else None
     shelf = read_shelf(saved) if saved is not None else make_shelf(bundles[0].manifest, folder, source=pictures)
     names = _names(bundles)
@@ -86,7 +109,7 @@ def _search(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pict
         finder.warm()
     if saved is not None:
         finders[0].take(read_vectors(saved / VECTORS))
-    page = SearchPage(finders)
+    draw = _search_draw(bundles, finders, ballots)
 
     def start() -> None:
         for finder in finders[saved is not None :]:
@@ -96,10 +119,24 @@ def _search(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pict
         for finder in finders:
             finder.close()
 
-    return Parts(lambda: search_tabs(page), start, close, (shelf.copies,), shelf.attribution)
+    return Parts(draw, start, close, (shelf.copies,), shelf.attribution)
 
 
-def _ask(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pictures: str, wrap: Wrap) -> Parts:
+def _search_draw(bundles: Sequence[Bundle], finders: Sequence[Finder], ballots: Ballots | None) -> Callable[[], None]:
+    if ballots is None:
+        page = SearchPage(finders)
+        return lambda: search_tabs(page)
+    about = {finder.name: one.manifest.digest() for finder, one in zip(finders, bundles, strict=True)}
+    booth = booth_of(ballots, list(about), about, question=PICTURES_QUESTION)
+    pages = {name: SearchPage([finder]) for name, finder in zip(booth.study.conditions, finders, strict=True)}
+    voted = PicturesPage(booth, pages)
+    return lambda: pictures_tab(voted)
+
+
+def _ask(
+    bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, pictures: str, *, wrap: Wrap,
+    ballots: Ballots | None,
+) -> Parts:  # fmt: skip
     talkers = [
         Talker(model, name, turns=_conversed(one))
         for model, one, name in zip(models, bundles, _names(bundles), strict=True)
@@ -112,10 +149,25 @@ def _ask(bundles: Sequence[Bundle], models: Sequence[Any], folder: Path, picture
             talker.warm()
     saved = Path(pictures) if pictures and (Path(pictures) / EXAMPLES).is_file() else None
     examples = read_examples(saved) if saved is not None else make_examples(bundles[0], folder)
-    page = AskPage(talkers, examples)
+    draw = _ask_draw(bundles, talkers, examples, ballots)
     credit = "; ".join(dict.fromkeys(base.attribution for one in bundles for base in one.manifest.data))
     shown = saved if saved is not None else folder
-    return Parts(lambda: ask_tabs(page), lambda: None, lambda: None, (shown,), credit)
+    return Parts(draw, lambda: None, lambda: None, (shown,), credit)
+
+
+def _ask_draw(
+    bundles: Sequence[Bundle], talkers: Sequence[Talker], examples: Sequence[tuple[str, str]], ballots: Ballots | None
+) -> Callable[[], None]:
+    if ballots is None:
+        page = AskPage(talkers, examples)
+        return lambda: ask_tabs(page)
+    # One bundle is compared with itself, adapter off; two are compared as they are.
+    heard = [Voice(one.name, one) for one in talkers] if len(talkers) > 1 else voices(talkers)
+    digests = [one.manifest.digest() for one in bundles]
+    about = {voice.name: digests[min(place, len(digests) - 1)] for place, voice in enumerate(heard)}
+    booth = booth_of(ballots, list(about), about, question=ANSWERS_QUESTION)
+    voted = AnswersPage(booth, dict(zip(booth.study.conditions, heard, strict=True)), examples)
+    return lambda: answers_tab(voted)
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:

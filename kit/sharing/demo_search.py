@@ -88,9 +88,13 @@ class SearchPage:
 
     def pictures(self) -> list[str]:
         """Return small copies of pictures that were held out, to be labelled."""
+        return [str(self.shelf.copy(place)) for place in self.places()]
+
+    def places(self) -> list[int]:
+        """Return the places of these pictures on the shelf."""
         places = range(self.shelf.held_out or len(self.shelf))
         step = max(1, len(places) // EXAMPLES)
-        return [str(self.shelf.copy(place)) for place in places[step // 2 :: step][:EXAMPLES]]
+        return list(places[step // 2 :: step][:EXAMPLES])
 
     def _found(self, words: str, language: str, held_out: bool, many: int) -> list[list[Found]]:
         asked = clean_text(words, what="The description")
@@ -108,6 +112,17 @@ class SearchPage:
             figures.append(
                 f'<figure><img src="gradio_api/file={html.escape(str(self.shelf.copy(one.place)))}" alt="{name}">'
                 f"<figcaption>{name} <b>{one.score:.2f}</b>{seen}</figcaption></figure>"
+            )
+        return f'<div class="kit-found">{"".join(figures)}</div>'
+
+    def plain(self, places: Sequence[int], language: str) -> str:
+        """Return pictures as HTML without scores or what was trained on, by which two models could be told apart."""
+        figures = []
+        for place in places:
+            name = html.escape(self.shelf.name(place, language))
+            file = html.escape(str(self.shelf.copy(place)))
+            figures.append(
+                f'<figure><img src="gradio_api/file={file}" alt="{name}"><figcaption>{name}</figcaption></figure>'
             )
         return f'<div class="kit-found">{"".join(figures)}</div>'
 
