@@ -32,13 +32,25 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     served.close()
 
 
+MORE = 100
+ENDED: list[int] = []  # after how many words more each answer of a slow model ended
+
+
 def unhurried(answer: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:
-    """A model that takes 10 seconds for an answer: a small one is through before anybody can stop it."""
+    """A model that goes on for 20 seconds after its answer: a small one is through before anybody can stop it."""
 
     def slowly(*given: Any, **options: Any) -> Iterator[str]:
-        for said in answer(*given, **options):
-            time.sleep(0.1)
-            yield said
+        said, more = "", 0
+        try:
+            for said in answer(*given, **options):
+                yield said
+            while more < MORE:
+                time.sleep(0.2)
+                more += 1
+                said += " and so on"
+                yield said
+        finally:
+            ENDED.append(more)
 
     return slowly
 
@@ -90,11 +102,13 @@ def test_a_name_is_no_markup(browser: Any, finding: Demo) -> None:
 
 def test_by_keys_alone(browser: Any, finding: Demo) -> None:
     page = opened(browser, finding, size=DESK)
-    page.wait_for_timeout(300)
+    page.wait_for_selector("#words textarea, #words input")
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.closest('#words') !== null"):
             break
+    else:
+        pytest.fail("30 times Tab do not lead to the words")
     page.keyboard.type("thing")
     page.keyboard.press("Enter")
     page.wait_for_selector(".kit-found figure")
@@ -137,12 +151,19 @@ def ask_by_example(page: Any) -> None:
 
 def test_an_example_is_answered_at_the_first_click_and_may_be_stopped(browser: Any, slow: Demo) -> None:
     page = opened(browser, slow)
+    ENDED.clear()
     ask_by_example(page)
     page.click("#stop")
-    page.wait_for_timeout(300)
-    said = page.locator("#chat .bot").last.inner_text()
-    page.wait_for_timeout(500)
-    assert page.locator("#chat .bot").last.inner_text() == said, "it goes on talking"
+    until_s = time.monotonic() + 60
+    while not ENDED:
+        assert time.monotonic() < until_s
+        page.wait_for_timeout(50)
+    assert ENDED[0] < MORE, "it was through before it was stopped"
+    said, shown = None, page.locator("#chat .bot").last
+    while said != shown.inner_text():  # its last words may be on their way
+        assert time.monotonic() < until_s, "it goes on talking"
+        said = shown.inner_text()
+        page.wait_for_timeout(1000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert not page.outside
     page.close()
