@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -21,12 +20,15 @@ import numpy as np
 from pathlib import Path
 from kit.models.activations import ActivationStore
 
-root, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+root, log, pause, hang_at = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 names = [f"input {number}" for number in range(12)]
 
 def compute(positions):
     for start in range(0, len(positions), 3):
         block = positions[start : start + 3]
+        if start == hang_at:
+            print("hanging", flush=True)
+            time.sleep(600)
         time.sleep(pause)
         with log.open("a") as file:
             file.writelines(f"{position}\\n" for position in block)
@@ -242,8 +244,8 @@ def test_the_bound_comes_from_the_environment(monkeypatch, tmp_path):
             default_limit_gib()
 
 
-def start(tmp_path, pause):
-    command = [sys.executable, "-c", WORKER, str(tmp_path / "store"), str(tmp_path / "log"), str(pause)]
+def start(tmp_path, pause, hang_at=-1):
+    command = [sys.executable, "-c", WORKER, *map(str, (tmp_path / "store", tmp_path / "log", pause, hang_at))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -258,12 +260,11 @@ def test_two_processes_at_once_compute_each_input_once(tmp_path):
 
 
 def test_a_killed_process_leaves_finished_shards_and_no_lock(tmp_path):
-    worker = start(tmp_path, 0.3)
+    worker = start(tmp_path, 0.0, hang_at=6)
     (tmp_path / "log").touch()
-    log, deadline = tmp_path / "log", time.monotonic() + 60
-    while time.monotonic() < deadline and log.read_text().count("\n") < 6:
-        time.sleep(0.01)
-    time.sleep(0.1)  # the second shard is written, the third is being computed
+    # The second shard is written, the third is being computed.
+    assert [worker.stdout.readline() for _ in range(2)] == ["ready\n", "hanging\n"]
+    assert (tmp_path / "log").read_text().count("\n") == 6
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
     after = start(tmp_path, 0.0)

@@ -73,9 +73,9 @@ def test_convolutions_are_calibrated_and_quicker(stitched, tmp_path):
     with torch.no_grad():
         for _ in range(4):
             for name, encoder in (("own", stitched), ("copy", copy)):
-                begin = time.perf_counter()
+                begin = time.process_time()  # and not the seconds that other processes take meanwhile
                 encoder.encode_image(pixels)
-                taken[name].append(time.perf_counter() - begin)
+                taken[name].append(time.process_time() - begin)
     assert min(taken["own"]) > 1.5 * min(taken["copy"])
 
 

@@ -108,11 +108,15 @@ KILLED = SETUP + textwrap.dedent("""
     from pathlib import Path
     from kit.training.fit import fit
 
+    left = [int(sys.argv[2])]
+
     def slow(model, x, y):
-        time.sleep(PAUSE)
+        if not left[0]:
+            print("hanging", flush=True)
+            time.sleep(600)
+        left[0] -= 1
         return mse(model, x, y)
 
-    PAUSE = float(sys.argv[2])
     model = Net()
     done = fit(model, slow, [X, Y], steps=40, batch_size=16, every=1, checkpoint=Path(sys.argv[1]))
     print(done.resumed_at, [loss.hex() for loss in done.losses], float(model.body[4].weight.sum()).hex(), sep="|")
@@ -120,21 +124,18 @@ KILLED = SETUP + textwrap.dedent("""
 
 
 def test_killed_and_resumed_ends_with_the_same_numbers(tmp_path):
-    def start(folder, pause):
-        command = [sys.executable, "-c", KILLED, str(folder), str(pause)]
+    def start(folder, steps):
+        command = [sys.executable, "-c", KILLED, str(folder), str(steps)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    killed = start(tmp_path / "killed", 0.1)
+    killed = start(tmp_path / "killed", 7)
     model = Net()
     expected = fit(model, mse, [X, Y], steps=40, batch_size=16)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list((tmp_path / "killed").glob("*.pt")):
-        time.sleep(0.05)
-    time.sleep(0.5)
+    assert killed.stdout.readline() == "hanging\n"
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    found = start(tmp_path / "killed", 0).communicate(timeout=60)[0].splitlines()[-1].split("|")
-    assert 0 < int(found[0]) < 40
+    found = start(tmp_path / "killed", -1).communicate(timeout=120)[0].splitlines()[-1].split("|")
+    assert int(found[0]) == 7
     assert found[1] == str([loss.hex() for loss in expected.losses])
     assert found[2] == model.body[4].weight.sum().item().hex()
 
