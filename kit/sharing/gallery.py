@@ -15,6 +15,7 @@ DESK = {"viewport": {"width": 1100, "height": 760}}
 PHONE = {"viewport": {"width": 375, "height": 760}, "device_scale_factor": 2}
 REPORT = {"viewport": {"width": 1100, "height": 1180}}
 WORDS = "a hot drink"
+SAID = "[...document.querySelectorAll('#chat .bot')].map((one) => one.innerText.trim()).join(' ').trim()"
 
 
 @contextmanager
@@ -87,8 +88,11 @@ def _use(page: Any, words: str) -> None:
             _wait(page)
         return
     page.locator("#tries tbody tr").first.click()
-    page.wait_for_selector("#chat .bot")
-    page.wait_for_timeout(2000)
+    page.wait_for_function(SAID)  # a bubble without words is there before the model is asked
+    said = ""
+    while said != page.evaluate(SAID):
+        said = page.evaluate(SAID)
+        page.wait_for_timeout(2000)
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
 
 
