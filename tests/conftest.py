@@ -79,7 +79,7 @@ def kit(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def call(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", "from kit.cli import main; main()", *map(str, words)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=400, env={**os.environ, "COLUMNS": "200", **env},
+            cwd=tmp_path, capture_output=True, text=True, timeout=1200, env={**os.environ, "COLUMNS": "200", **env},
         )  # fmt: skip
 
     return call

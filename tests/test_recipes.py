@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from kit.result import MIME, Result
+from kit.runner.library import find
+from kit.runner.plan import make_plan
+from kit.runner.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -32,9 +35,9 @@ def test_the_smoke_size_runs_and_its_claims_hold(path: Path, kit: Callable[..., 
     result = Result.from_json(json.loads((folder / "result.json").read_text()))
     for bundle in result.bundles:
         assert (folder / bundle / "manifest.json").is_file()
-    again = kit("run", path.stem, "--size", "smoke")
-    assert again.returncode == 0
-    assert f"Reused the run of {record['started']}" in again.stdout
+    again = run(make_plan(find(path.stem), target=path.stem, size="smoke"), out=tmp_path / "runs")
+    assert again.reused
+    assert again.record == record
 
 
 def test_a_notebook_runs_with_plain_papermill(tmp_path: Path, root: Path) -> None:
