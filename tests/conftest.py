@@ -19,11 +19,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 4  # each holds a gigabyte or two of models
+LONGEST = ("test_recipes.py", "test_quality.py")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run the suite on the cores that there are, and what was named file by file right here."""
     return 0 if any(".py" in word for word in config.args) else min(WORKERS, usable_cores())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes a minute or two, so that no worker is left alone with it while the others have no more."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
