@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dual_encoders import TINY, noise_pictures, write_clip
 from free_ports import free_port
+from gradio_client import Client
 from stitched_models import tiny_stitch, write_language
 
 import kit
@@ -19,6 +20,11 @@ from kit.sharing.demo import Demo, demo
 
 NAMES = [f"thing number {number}" for number in range(12)]
 MEASURED = {"recall_at_1": Measurement(0.5, "share", 4, 0.1, 0.9, method="exact", baseline=0.25, split="test")}
+
+
+def program(served: Demo) -> Client:
+    """Return what a program asks a page by; httpx alone gives a busy machine 5 seconds for each answer."""
+    return Client(served.address, verbose=False, httpx_kwargs={"timeout": 120})
 
 
 def write_pictures(folder: Path, *, questions: bool = False) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from free_ports import free_port
 from gradio_client import Client, handle_file
-from small_bundles import NAMES, clip_bundle
+from small_bundles import NAMES, clip_bundle, program
 
 import kit
 from kit.adapters.bundle import Bundle
@@ -27,12 +27,12 @@ from kit.sharing.talking import Talker
 
 @pytest.fixture(scope="module")
 def search(clip_demo: Demo) -> Client:
-    return Client(clip_demo.address, verbose=False)
+    return program(clip_demo)
 
 
 @pytest.fixture(scope="module")
 def ask(seeing_demo: Demo) -> Client:
-    return Client(seeing_demo.address, verbose=False)
+    return program(seeing_demo)
 
 
 def page(served: Demo, path: str = "/") -> str:
@@ -174,7 +174,7 @@ def test_two_bundles_stand_side_by_side(tmp_path: Path, tiny_clip: Bundle) -> No
     source = tiny_clip.manifest.data[0].source
     served = demo(tiny_clip, other, port=free_port(), pictures=source)
     try:
-        left, right = Client(served.address, verbose=False).predict("a thing", "en", False, 12, api_name="/search")
+        left, right = program(served).predict("a thing", "en", False, 12, api_name="/search")
         assert {one["name"] for one in left} == {one["name"] for one in right} == set(NAMES)
         assert [one["score"] for one in left] != [one["score"] for one in right]
     finally:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from dual_encoders import noise_pictures
 from free_ports import free_port
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
+from small_bundles import program
 
 from kit.adapters.bundle import Bundle
 from kit.data.rows import Message
@@ -56,7 +57,7 @@ def test_the_page_is_served_by_it(tiny_clip: Bundle, tmp_path: Path, monkeypatch
     served = demo(tiny_clip, port=free_port(), runtime="onnx")
     try:
         picture = Path(tiny_clip.manifest.data[0].source.removeprefix("folder:")) / "0.png"
-        client = Client(served.address, verbose=False)
+        client = program(served)
         said = client.predict(handle_file(picture), "cat, dog, tree", api_name="/label")
         assert sum(one["confidence"] for one in said["confidences"]) == pytest.approx(1)
         (found,) = client.predict("a red thing", "en", False, 3, api_name="/search")
