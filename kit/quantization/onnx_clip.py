@@ -67,8 +67,9 @@ class OnnxClip(ClipEncoder):
 
 
 class _Sessions(nn.Module):
-    def __init__(self, folder: Path, threads: int | None, logit_scale: float) -> None:
+    def __init__(self, folder: Path, threads: int | None, logit_scale: float, digest: str) -> None:
         super().__init__()
+        self.digest = digest  # of all that is in the folder: what the towers say may be kept under it
         self.image, self.text = (open_session(folder / f"{name}.onnx", threads) for name in ("image", "text"))
         # Also what says which device it is on.
         self.logit_scale = nn.Parameter(torch.tensor(logit_scale), requires_grad=False)
@@ -123,7 +124,7 @@ def open_onnx_clip(folder: Path | str, *, threads: int | None = None) -> OnnxCli
         HFTokenizer(str(place), context_length=context) if known else open_clip.SimpleTokenizer(context_length=context)
     )
     return OnnxClip(
-        _Sessions(place, threads, config["logit_scale"]),
+        _Sessions(place, threads, config["logit_scale"], manifest.digest()),
         image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False), tokenizer, model_cfg,
         preprocess_cfg, heritage(manifest), f"onnx:{place}", place if masked else None,
     )  # fmt: skip

@@ -6,9 +6,11 @@ import atexit
 import html
 import os
 import shutil
+import signal
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,20 +56,42 @@ class Demo:
             f'<a href="{link}" target="_blank">{link}</a><br><iframe src="{link}" width="100%" height="640"></iframe>'
         )
 
+    def __post_init__(self) -> None:
+        atexit.register(self.close)  # of a notebook's kernel, too
+
     def wait(self) -> None:
-        """Wait until somebody closes it or presses ^C."""
-        self._closed.wait()
+        """Wait until somebody closes it, presses ^C, or ends the process with SIGTERM, as a Space is ended."""
+        with _polite_end():
+            self._closed.wait()
 
     def close(self) -> None:
         """Stop serving, and delete what was written for visitors."""
         if self._closed.is_set():
             return
         self._closed.set()
+        atexit.unregister(self.close)
         self.server.close(verbose=False)
         for close in self._closing:
             close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def _polite_end() -> Iterator[None]:
+    """Let SIGTERM end the process as its own end does, so that nothing stays behind; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def demo(
@@ -125,16 +149,26 @@ def demo(
     from kit.sharing.demo_votes import open_ballots
 
     ballots = open_ballots(votes, keep_pictures=keep_pictures) if votes else None
+    warm = threading.Thread(target=_warm_gradio, daemon=True)
+    warm.start()
     folder = Path(tempfile.mkdtemp(prefix="kit-demo-"))
     try:
         parts = make_parts(
             opened, folder, pictures=pictures, device=device, wrap=wrap, runtime=runtime, ballots=ballots
         )
         blocks = _drawn(opened, parts, command)
+        warm.join()
         return _served(blocks, parts, folder, host=host, port=port, share=share)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _warm_gradio() -> None:
+    """Look for matplotlib's backend, as Gradio does around every call: the first look imports it, half a second."""
+    import matplotlib as mpl
+
+    mpl.get_backend()
 
 
 def _own_uploads() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,11 @@ from kit.models.dual_encoder import ClipEncoder
 from kit.sharing.nearest import Vectors
 from kit.sharing.shelf import Shelf
 
-CHUNK = 256  # pictures that are read before they can be found
+# Pictures that are read before they can be found: few at first, for whoever asks at once waits for them (8 bits read 80
+# a second on two cores), and then more.
+FIRST, CHUNK = 32, 256
 PATIENCE_S = 20.0  # how long the first question waits for the first pictures
+END_S = 15.0  # how long an end waits for a chunk that is being read
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Finder:
     _some: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _closed: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _held_out: Tensor = field(init=False, repr=False)
+    _thread: threading.Thread | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.vectors = Vectors(self.encoder.embed_dim)
@@ -59,11 +64,14 @@ class Finder:
 
     def start(self) -> None:
         """Read the pictures in a thread of its own: the page answers from those that were read so far."""
-        threading.Thread(target=self._read, daemon=True, name="kit-read").start()
+        self._thread = threading.Thread(target=self._read, daemon=True, name="kit-read")
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading, and wait for its end: an interpreter that ends within onnxruntime's work is aborted."""
         self._closed.set()
+        if self._thread is not None:
+            self._thread.join(END_S)
 
     def take(self, vectors: Tensor) -> None:
         """Take the pictures' vectors as they were kept, shape (n, d).
@@ -90,11 +98,13 @@ class Finder:
         """
         if not self._some.wait(PATIENCE_S):
             raise DataError(Fault("The pictures", "are still being read", "try again in some seconds"))
-        with torch.inference_mode():
-            tokens = self.encoder.tokenize([words]).to(self.encoder.device)
-            query = self.encoder.encode_text(tokens)[0].cpu()
-        found = self.vectors.top(query, k, among=self._held_out if held_out else None)
+        found = self.vectors.top(self._query(words), k, among=self._held_out if held_out else None)
         return [Found(place, score) for place, score in found]
+
+    @torch.inference_mode()
+    def _query(self, words: str) -> Tensor:
+        tokens = self.encoder.tokenize([words]).to(self.encoder.device)
+        return self.encoder.encode_text(tokens)[0].cpu()
 
     def label(self, image: Image.Image, labels: Sequence[str]) -> dict[str, float]:
         """Return each label's share of a softmax over cosines, at the model's own temperature; they sum to 1.
@@ -113,19 +123,20 @@ class Finder:
         return dict(zip(labels, shares.tolist(), strict=True))
 
     def warm(self) -> None:
-        """Do once what a first visitor would wait for."""
-        with torch.inference_mode():
-            self.encoder.encode_text(self.encoder.tokenize(["a cat"]).to(self.encoder.device))
+        """Do once all that a first visitor's search does: its words, and a search among some vectors."""
+        query = self._query("a cat")
+        some = Vectors(self.vectors.width)
+        some.add(query.repeat(2, 1))
+        some.top(query, 1, among=torch.tensor([True, False]))
 
     def read(self) -> None:
         """Read the pictures, so that each can be found."""
         encode = picture_encoder(self.encoder)
-        for start in range(0, len(self.shelf), CHUNK):
-            if self._closed.is_set():
-                return
-            pictures = [item.picture for item in self.shelf.items[start : start + CHUNK]]
-            self.vectors.add(encode(pictures))
+        start, size = 0, FIRST
+        while start < len(self.shelf) and not self._closed.is_set():
+            self.vectors.add(encode([item.picture for item in self.shelf.items[start : start + size]]))
             self._some.set()
+            start, size = start + size, min(2 * size, CHUNK)
 
     def _read(self) -> None:
         try:
@@ -140,23 +151,37 @@ class Finder:
 
 
 def picture_encoder(encoder: ClipEncoder) -> Callable[[Sequence[Picture]], Tensor]:
-    """Return what makes unit vectors, shape (n, d), of pictures; what lies below the projections is kept by kit."""
+    """Return what makes unit vectors, shape (n, d), of pictures.
+
+    kit keeps what does not change: what lies below the projections, and the vectors themselves where an export's
+    digest says that they are the same.
+    """
+    from kit.models.activations import ActivationStore, Array
     from kit.models.cut import DualEncoderTail
     from kit.models.encode import PrefixEncoder
 
-    frozen = None
-    if hasattr(encoder.clip, "visual"):  # torch's; graphs are not cut
-        with suppress(ModelError):  # a tower without a projection to cut at
-            frozen, tail = PrefixEncoder(encoder), DualEncoderTail(encoder).eval()
-
-    @torch.inference_mode()
-    def encode(pictures: Sequence[Picture]) -> Tensor:
-        if frozen is not None:
-            return tail.images(frozen.images(pictures).all().to(encoder.device)).cpu()
+    def plainly(pictures: Sequence[Picture]) -> Tensor:
         pixels = torch.stack([encoder.preprocess(picture.open()) for picture in pictures])
         return encoder.encode_image(pixels.to(encoder.device)).cpu()
 
-    return encode
+    if digest := getattr(encoder.clip, "digest", ""):
+        key = hashlib.sha256(f"picture vectors|{digest}".encode()).hexdigest()
+        store = ActivationStore()
+
+        @torch.inference_mode()
+        def kept(pictures: Sequence[Picture]) -> Tensor:
+            def made(places: Sequence[int]) -> Iterator[Array]:
+                yield plainly([pictures[place] for place in places]).numpy()
+
+            return store.fetch(key, [one.digest() for one in pictures], made).all()
+
+        return kept
+    with suppress(ModelError):  # a tower without a projection to cut at
+        frozen, tail = PrefixEncoder(encoder), DualEncoderTail(encoder).eval()
+        return torch.inference_mode()(
+            lambda pictures: tail.images(frozen.images(pictures).all().to(encoder.device)).cpu()
+        )
+    return torch.inference_mode()(plainly)
 
 
 def save_vectors(path: Path, vectors: Vectors) -> None:
