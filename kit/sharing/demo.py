@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,12 @@ def demo(
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(SESSIONS))  # its queue would keep 10,000
     _own_uploads()
     from kit.sharing.demo_parts import make_parts
-    from kit.sharing.demo_votes import open_ballots
 
-    ballots = open_ballots(votes, keep_pictures=keep_pictures) if votes else None
+    ballots = None
+    if votes:
+        from kit.sharing.demo_votes import open_ballots
+
+        ballots = open_ballots(votes, keep_pictures=keep_pictures)
     warm = threading.Thread(target=_warm_gradio, daemon=True)
     warm.start()
     folder = Path(tempfile.mkdtemp(prefix="kit-demo-"))
@@ -166,9 +169,10 @@ def demo(
 
 def _warm_gradio() -> None:
     """Look for matplotlib's backend, as Gradio does around every call: the first look imports it, half a second."""
-    import matplotlib as mpl
+    with suppress(ImportError):  # a Space has none, and then Gradio looks for nothing
+        import matplotlib as mpl
 
-    mpl.get_backend()
+        mpl.get_backend()
 
 
 def _own_uploads() -> None:

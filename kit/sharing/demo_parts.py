@@ -6,26 +6,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit.adapters.bundle import Bundle
 from kit.data.rows import Conversation, Question
 from kit.errors import KitError
 from kit.sharing.demo_ask import AskPage, Voice, ask_tabs, voices
 from kit.sharing.demo_search import SearchPage, search_tabs
-from kit.sharing.demo_vote_tab import (
-    ANSWERS_QUESTION,
-    PICTURES_QUESTION,
-    AnswersPage,
-    PicturesPage,
-    answers_tab,
-    pictures_tab,
-)
-from kit.sharing.demo_votes import Ballots, booth_of
 from kit.sharing.finding import Finder, read_vectors
 from kit.sharing.shelf import FILE as SHELF
 from kit.sharing.shelf import make_shelf, read_shelf
 from kit.sharing.talking import Talker
+
+if TYPE_CHECKING:
+    from kit.sharing.demo_votes import Ballots
 
 VECTORS = "vectors.safetensors"
 EXAMPLES = "examples.json"
@@ -126,6 +120,10 @@ def _search_draw(bundles: Sequence[Bundle], finders: Sequence[Finder], ballots: 
     if ballots is None:
         page = SearchPage(finders)
         return lambda: search_tabs(page)
+    # Here: a Space, on which nobody votes, has no database to import.
+    from kit.sharing.demo_vote_tab import PICTURES_QUESTION, PicturesPage, pictures_tab
+    from kit.sharing.demo_votes import booth_of
+
     about = {finder.name: one.manifest.digest() for finder, one in zip(finders, bundles, strict=True)}
     booth = booth_of(ballots, list(about), about, question=PICTURES_QUESTION)
     pages = {name: SearchPage([finder]) for name, finder in zip(booth.study.conditions, finders, strict=True)}
@@ -161,6 +159,9 @@ def _ask_draw(
     if ballots is None:
         page = AskPage(talkers, examples)
         return lambda: ask_tabs(page)
+    from kit.sharing.demo_vote_tab import ANSWERS_QUESTION, AnswersPage, answers_tab
+    from kit.sharing.demo_votes import booth_of
+
     # One bundle is compared with itself, adapter off; two are compared as they are.
     heard = [Voice(one.name, one) for one in talkers] if len(talkers) > 1 else voices(talkers)
     digests = [one.manifest.digest() for one in bundles]

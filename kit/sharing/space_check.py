@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,11 +73,37 @@ def _environment(folder: Path, space: Path) -> str:
 
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
-    words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(space / "requirements.txt")]
+    wanted = folder / "requirements.txt"
+    lines = (space / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted.write_text("\n".join(_reachable(lines)), encoding="utf-8")
+    words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(wanted)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise BundleError.of("requirements.txt", f"does not install:\n{done.stderr[-2000:]}", "look at the first error")
     return python
+
+
+def _reachable(lines: Sequence[str]) -> list[str]:
+    """Return requirements without further indexes that this machine cannot reach.
+
+    pip asks each of them for each of some eighty packages, and tries five times: ten minutes of waiting.
+    """
+    kept = []
+    for line in lines:
+        index = line.removeprefix("--extra-index-url ")
+        if index != line and not _answers(index):
+            print(f"{index} cannot be reached: torch comes with CUDA, some 5 GB.", file=sys.stderr, flush=True)
+            continue
+        kept.append(line)
+    return kept
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/torch/", timeout=10):  # noqa: S310 - as the Space's requirements say
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
