@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,12 +25,21 @@ def build_command(
     pictures: Annotated[
         str, typer.Option(metavar="SOURCE", help=r"What a CLIP finds. \[default: the data that it was trained on]")
     ] = "",
+    static: Annotated[
+        bool, typer.Option("--static", help="Of a CLIP: runs in the visitor's browser, and needs no server.")
+    ] = False,
 ) -> None:
     """Write a folder with everything that the page needs: bundle, parts, pictures, kit, pinned requirements."""
     from kit.quantization.sizes import disk_bytes
-    from kit.sharing.space import build_space
 
-    folder = build_space(bundle, out, hardware=hardware, title=title, pictures=pictures)
+    if static:
+        from kit.sharing.static_space import build_static
+
+        folder = build_static(bundle, out, title=title, pictures=pictures)
+    else:
+        from kit.sharing.space import build_space
+
+        folder = build_space(bundle, out, hardware=hardware, title=title, pictures=pictures)
     print(f"{folder}: {disk_bytes(folder) / 1e6:.1f} MB")
 
 
@@ -43,16 +53,39 @@ def check_command(
     screenshot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to put a picture of the page (PNG).")
     ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Of a static one: how many are asked.")] = 20,
 ) -> None:
-    """Install its requirements into a new virtual environment, run it, call every endpoint, take a picture."""
-    from kit.sharing.space_check import check_space
+    """Install its requirements into a new virtual environment, run it, call every endpoint, take a picture.
 
+    A static one is opened in a headless browser, asked without a network, and held to what Python finds.
+    """
+    from kit.sharing.space_check import check_space
+    from kit.sharing.space_files import is_static
+
+    if is_static(folder):
+        _check_static(folder, questions, screenshot)
+        return
     found = check_space(folder, fresh=not here, screenshot=screenshot)
     print(f"answers after {found.start_s:.1f} s")
     for name, answer in found.endpoints.items():
         print(f"{name}: {answer}")
     if found.screenshot is not None:
         print(found.screenshot)
+
+
+def _check_static(folder: Path, questions: int, screenshot: Path | None) -> None:
+    from kit.sharing.static_check import check_static
+
+    found = check_static(folder, questions=questions, screenshot=screenshot)
+    print(f"{found.mb:.1f} MB, ready after {found.load_s:.1f} s, first answer after {found.first_s:.2f} s")
+    print(f"{found.asked - len(found.differ)} of {found.asked} questions find the same five pictures as in Python")
+    if found.screenshot is not None:
+        print(found.screenshot)
+    faults = found.faults()
+    for fault in faults:
+        print(f"Failed: {fault}", file=sys.stderr)
+    if faults:
+        raise typer.Exit(1)
 
 
 @app.command("push")

@@ -28,7 +28,7 @@ from kit.adapters.bundle import TEXT_FILES, Bundle
 from kit.data.picture import Picture
 from kit.errors import BundleError, DataError
 from kit.manifest import verify
-from kit.models.dual_encoder import ClipEncoder
+from kit.models.dual_encoder import ClipEncoder, architecture
 from kit.models.frozen import quick
 from kit.models.load import CONFIG, heritage
 from kit.quantization.runtime import open_session
@@ -138,11 +138,13 @@ class Likeness:
         image: The mean cosine of a picture's two vectors.
         text: The mean cosine of a text's.
         points: Points of recall@1 lost; None where no pairs were given.
+        n: How many pictures and how many texts were compared.
     """
 
     image: float
     text: float
     points: float | None = None
+    n: int = 0
 
     def faults(self, *, cosine: float = 0.97, points: float = 1.0) -> list[str]:
         """Return what is beyond its tolerance, in words."""
@@ -180,7 +182,7 @@ def likeness(
         before, after = (recall_at_k(text @ image.T, 1) for text, image in zip(words, images, strict=True))
         lost = 100 * (before - after)
     cosines = [float((one * other).sum(1).mean()) for one, other in (images, words)]
-    return Likeness(*cosines, lost)
+    return Likeness(*cosines, lost, len(pictures))
 
 
 class _Image(nn.Module):
@@ -272,7 +274,7 @@ def _write_rest(folder: Path, encoder: ClipEncoder) -> None:
     elif hasattr(encoder.tokenizer, "save_pretrained"):
         encoder.tokenizer.save_pretrained(folder)
     config = {
-        "model_cfg": dict(encoder.model_cfg),
+        "model_cfg": architecture(encoder.model_cfg),  # without where its weights once lay on somebody's machine
         "preprocess_cfg": dict(encoder.preprocess_cfg),
         "masks_padding": encoder.text_folder is not None,
         "logit_scale": float(encoder.clip.logit_scale.detach()),

@@ -20,7 +20,7 @@ from kit.errors import BundleError, RunError, raise_faults
 from kit.sharing.gallery import chromium
 from kit.sharing.places import free_port
 from kit.sharing.space import space_of
-from kit.sharing.space_files import folder_faults
+from kit.sharing.space_files import folder_faults, is_static
 
 START_S = 300.0  # a Space that does not answer within half an hour is given up; here sooner
 NEVER = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # a Space has none of its visitor's machine
@@ -204,7 +204,11 @@ def push_space(folder: Path, name: str, *, private: bool = False, dry_run: bool 
     Raises:
         BundleError: files that must not go, or that the Hub does not take.
     """
+    from kit.manifest import verify
     from kit.sharing.hub import upload
 
-    space_of(folder)
+    if is_static(folder):
+        verify(folder / "model")
+    else:
+        space_of(folder)
     return upload(folder, name, kind="space", private=private, dry_run=dry_run)

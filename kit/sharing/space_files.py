@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kit.errors import Fault
 
+STATIC = "space.json"  # what a static Space's page reads first
 MOST_BYTES = 1_000_000_000  # of a Space's repository
 TEXT_BYTES = 5_000_000  # of a file that is looked through; larger ones are weights and pictures
 SECRETS = {
@@ -19,8 +20,13 @@ SECRETS = {
     "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----"),
 }
 NAMES = re.compile(r"(^\.env|\.pem$|\.key$|^id_(rsa|ed25519|ecdsa)|^\.netrc$|^\.git-credentials$|\.secret$|\.db$)")
-# Somebody's home, in a text: it names a person.
-HOME = re.compile(r"(?:/home/|/Users/|C:\\\\?Users\\\\?)(?!user/|runner/)([A-Za-z0-9._-]+)")
+# Somebody's home, in a text: it names a person. Emscripten gives every program that it compiles a /home/web_user.
+HOME = re.compile(r"(?:/home/|/Users/|C:\\\\?Users\\\\?)(?!user/|runner/|web_user\b)([A-Za-z0-9._-]+)")
+
+
+def is_static(folder: Path) -> bool:
+    """Tell whether a folder is a static Space's."""
+    return all((folder / name).is_file() for name in ("README.md", "index.html", STATIC))
 
 
 def folder_faults(folder: Path, *, most: int = MOST_BYTES) -> list[Fault]:
