@@ -55,6 +55,32 @@ def test_a_clock_that_moves_between_two_looks_does_not_leave_it_deaf(bare: Any) 
     assert page.evaluate("() => heard.filter((one) => one.kind === 'answer').map((one) => one.answer)") == ["left"]
 
 
+FRAMES = """let now_ms = 0; const frames = [];
+performance.now = () => now_ms;
+window.requestAnimationFrame = (paint) => frames.push(paint);
+const painted = (place) => { frames[place](); return new Promise((done) => setTimeout(done, 1)); };
+"""
+TWO = "page('two', { kind: 'text', text: 'other words' }, []);"
+
+
+def test_a_frame_that_comes_late_leaves_the_next_page_its_own_times(bare: Any) -> None:
+    page = bare(FRAMES, TEXT + TWO)
+    page.evaluate("() => { now_ms = 1000; }")
+    page.locator(".kit-vote[data-ready]").wait_for(timeout=60_000)
+    page.locator(".kit-vote").press("ArrowLeft")
+    page.evaluate(
+        """async () => {
+            now_ms = 2000;
+            state('two'); // placed before the first page's frame was painted
+            await painted(0);
+            now_ms = 2500;
+            await painted(1);
+        }"""
+    )
+    took_ms = page.evaluate("() => performance.getEntriesByName('kit-vote-next').map((one) => one.duration)")
+    assert took_ms == [1500]
+
+
 def test_a_picture_that_the_browser_never_decodes_is_shown_all_the_same(bare: Any) -> None:
     page = bare("HTMLImageElement.prototype.decode = () => new Promise(() => {});", PICTURE)
     page.locator(".kit-vote[data-ready]").wait_for(timeout=60_000)
