@@ -29,14 +29,15 @@ NEEDED = (
     "accelerate", "emoji", "filelock", "gguf", "numpy", "open_clip_torch", "peft", "pillow", "platformdirs", "psutil",
     "resvg_py", "safetensors", "scipy", "timm", "tqdm", "transformers",
 )  # fmt: skip
-# ZeroGPU runs torch 2.8 to 2.11 (https://huggingface.co/docs/hub/spaces-zerogpu).
+# ZeroGPU's own list, "Supported Versions" at https://huggingface.co/docs/hub/spaces-zerogpu, reaches from torch 2.8 and
+# Python 3.10 or 3.12; what it adds at the end changes, so this is not the latest. torchvision is the one of that torch.
 ZERO_GPU = MappingProxyType({"torch": "2.11.0", "torchvision": "0.26.0"})
 HARDWARE = ("cpu", "zero-gpu")
 PACKAGE_FILES = {".py", ".css", ".js", ".html", ".j2"}
 APP = '''"""This Space's page; made by `kit space build`."""
 {imports}
 from pathlib import Path
-
+{gpu}
 HERE = Path(__file__).parent
 os.environ["KIT_HOME"] = str(HERE / "home")
 from kit.sharing.demo import demo  # noqa: E402 - after kit was told where its parts are
@@ -116,17 +117,31 @@ def _fill(folder: Path, bundle: Bundle, hardware: str, title: str, pictures: str
         _put_examples(folder / "pictures", bundle)
         _put_parts(folder / "home" / "parts", bundle)
     _put_kit(folder / "kit")
-    zero = hardware == "zero-gpu" and bundle.manifest.kind == "vision-language"
-    more = '\n    device="cuda",\n    wrap=spaces.GPU,' if zero else ""
-    # ZeroGPU's own package must be imported before torch.
-    imports = "import os\n\nimport spaces" if zero else "import os"
-    (folder / "app.py").write_text(APP.format(imports=imports, command=command, more=more), encoding="utf-8")
+    (folder / "app.py").write_text(app_of(bundle.manifest.kind, hardware, command), encoding="utf-8")
     (folder / "requirements.txt").write_text(requirements(hardware), encoding="utf-8")
     (folder / "README.md").write_text(_readme(bundle, title), encoding="utf-8")
     patterns = "".join(
         f"{one} filter=lfs diff=lfs merge=lfs -text\n" for one in ("*.safetensors", "*.gguf", "*.pth", "*.webp")
     )
     (folder / ".gitattributes").write_text(patterns, encoding="utf-8")
+
+
+def app_of(kind: str, hardware: str, command: str) -> str:
+    """Return the text of a Space's ``app.py``.
+
+    Args:
+        kind: The bundle's.
+        hardware: "cpu" or "zero-gpu".
+        command: What makes the bundle again.
+    """
+    imports, gpu, more = "import os", "", ""
+    if hardware == "zero-gpu":
+        imports = "import os\n\nimport spaces  # before torch"
+        if kind == "vision-language":
+            more = '\n    device="cuda",\n    wrap=spaces.GPU,'
+        else:  # a search takes 20 ms without a GPU, and seconds to be lent one
+            gpu = "\nspaces.GPU(print)  # nothing here needs it, but ZeroGPU starts no Space that has none"
+    return APP.format(imports=imports, command=command, more=more, gpu=gpu)
 
 
 def _put_pictures(folder: Path, bundle: Bundle, pictures: str) -> None:
@@ -172,7 +187,7 @@ def requirements(hardware: str) -> str:
     lines = []
     if hardware == "zero-gpu":
         torch = dict(ZERO_GPU)
-        lines.append("spaces")
+        lines.append("spaces")  # without a number: ZeroGPU brings the one that fits it
     else:
         # Without it pip takes 5 GB of CUDA; where it cannot be reached, pip says so and goes on.
         lines.append("--extra-index-url https://download.pytorch.org/whl/cpu")

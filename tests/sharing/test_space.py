@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from small_bundles import NAMES
 
 from kit.adapters.bundle import Bundle
@@ -18,7 +21,7 @@ from kit.errors import BundleError
 from kit.sharing import space_files
 from kit.sharing.finding import read_vectors
 from kit.sharing.shelf import read_shelf
-from kit.sharing.space import build_space, front_matter, requirements
+from kit.sharing.space import ZERO_GPU, app_of, build_space, front_matter, requirements
 from kit.sharing.space_check import check_space, push_space
 from kit.sharing.space_files import folder_faults
 
@@ -48,7 +51,13 @@ def test_requirements_are_pinned_and_fit_the_hardware() -> None:
         pins = {(one := Requirement(line)).name: str(one.specifier) for line in lines}
         assert all(pin.startswith("==") for pin in pins.values())
         assert {"torch", "torchvision", "gradio", "transformers", "open_clip_torch"} <= pins.keys()
-    assert "torch==2.11.0" in requirements("zero-gpu")
+    assert f"torch=={ZERO_GPU['torch']}" in requirements("zero-gpu").splitlines()
+    assert ZERO_GPU["torch"] in SpecifierSet(">=2.8,<2.12")
+    # kit's own lower bounds hold for what ZeroGPU runs.
+    own = {
+        (one := Requirement(line)).name: one.specifier for line in requires("multimodal-kit") or () if ";" not in line
+    }
+    assert all(pin in own[name] for name, pin in ZERO_GPU.items())
     assert "spaces" in requirements("zero-gpu").splitlines()
     assert "whl/cpu" in requirements("cpu")
 
@@ -113,6 +122,34 @@ SECRETS = {
     "study.db": "x",
     "where.txt": "/home/" + "somebody/pictures",
 }
+
+
+@pytest.mark.parametrize("kind", ["dual-encoder", "vision-language"])
+@pytest.mark.parametrize("hardware", ["cpu", "zero-gpu"])
+def test_zero_gpu_finds_a_function_of_its_own_before_the_page_is_launched(kind: str, hardware: str) -> None:
+    done: list[Any] = []
+
+    class Spaces:
+        def GPU(self, task: Any) -> Any:  # noqa: N802 - as ZeroGPU's package calls it
+            done.append("lent")
+            return task
+
+    class Page:
+        def demo(self, *_: Any, wrap: Any = None, **options: Any) -> Any:
+            if wrap is not None:
+                wrap(lambda: None)
+            done.append(options.get("device", "launched"))
+            return self
+
+        def wait(self) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "kit.sharing.demo", Page())
+        patch.setitem(sys.modules, "spaces", Spaces() if hardware == "zero-gpu" else None)
+        patch.setenv("KIT_HOME", "")
+        exec(compile(app_of(kind, hardware, "kit run it"), "app.py", "exec"), {"__file__": "/app/app.py"})
+    cuda = kind == "vision-language" and hardware == "zero-gpu"
+    assert done == (["lent"] if hardware == "zero-gpu" else []) + ["cuda" if cuda else "launched"]
 
 
 @pytest.mark.parametrize("name", SECRETS)
