@@ -75,7 +75,7 @@ def _environment(folder: Path, space: Path) -> str:
     python = str(folder / "bin" / "python")
     wanted = folder / "requirements.txt"
     lines = (space / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted.write_text("\n".join(_reachable(lines)), encoding="utf-8")
+    wanted.write_text("\n".join(reachable(lines)), encoding="utf-8")
     words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(wanted)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -83,7 +83,7 @@ def _environment(folder: Path, space: Path) -> str:
     return python
 
 
-def _reachable(lines: Sequence[str]) -> list[str]:
+def reachable(lines: Sequence[str]) -> list[str]:
     """Return requirements without further indexes that this machine cannot reach.
 
     pip asks each of them for each of some eighty packages, and tries five times: ten minutes of waiting.
