@@ -19,9 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from kit.models.halves import trunk
 from kit.models.quiet import quiet
-from kit.quantization.moments import NONE, Moments
 from kit.quantization.onnx_graph import EIGHT, FLOATS, Bits, write_layers
-from kit.quantization.ordering import order_of
 from kit.quantization.rounding import BLOCK
 from kit.quantization.runtime import OnnxLayers
 
@@ -103,21 +101,20 @@ def onnxruntime_dynamic(language: Any, folder: Path) -> GraphText:
     # Told by us, because its shape inference stops at onnxruntime's own operators.
     told = {"DefaultTensorType": TensorProto.FLOAT}
     quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx", use_external_data_format=True, extra_options=told)
-    return GraphText(language, folder / "dynamic.onnx", order_of(language, NONE).hidden)
+    return GraphText(language, folder / "dynamic.onnx")
 
 
-def kits_graph(language: Any, path: Path, *, bits: Bits = EIGHT, moments: Moments = NONE) -> GraphText:
+def kits_graph(language: Any, path: Path, *, bits: Bits = EIGHT, **options: Any) -> GraphText:
     """Return the model as kit exports it for onnxruntime, run by that.
 
     Args:
         language: A plain language model.
         path: Where the graph goes.
         bits: See ``write_layers``.
-        moments: Likewise; channels are put in the order of what they tell.
+        options: What else that takes: moments.
     """
-    order = order_of(language, moments)
-    write_layers(language, slice(0, None), path, bits=bits, moments=moments, order=order)
-    return GraphText(language, path, order.hidden)
+    write_layers(language, slice(0, None), path, bits=bits, **options)
+    return GraphText(language, path)
 
 
 class GraphText(nn.Module):
@@ -126,16 +123,15 @@ class GraphText(nn.Module):
     Args:
         language: The model that it came from, for embeddings.
         path: The graph, its weights beside it.
-        order: Of the channels in which the graph reads them, shape (width,).
     """
 
-    def __init__(self, language: Any, path: Path, order: Tensor) -> None:
+    def __init__(self, language: Any, path: Path) -> None:
         super().__init__()
         self.config, settings = language.config, trunk(language).config
         size = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
         heads, layers = settings.num_key_value_heads, settings.num_hidden_layers
         self.graph = OnnxLayers(path, layers=layers, heads=heads, size=size)
-        self.rows = nn.Parameter(language.get_input_embeddings().weight.detach()[:, order], requires_grad=False)
+        self.rows = nn.Parameter(language.get_input_embeddings().weight.detach(), requires_grad=False)
         self.mb = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> CausalLMOutputWithPast:  # noqa: ARG002

@@ -15,7 +15,6 @@ from kit.models.halves import trunk
 from kit.models.vision_language import VisionLanguage
 from kit.quantization.moments import NONE, Moments
 from kit.quantization.onnx_graph import EIGHT, MIXED, check_layers, write_layers
-from kit.quantization.ordering import order_of
 from kit.quantization.rounding import quantise
 from kit.quantization.runtime import FILE, KIND, LAYOUT
 from kit.quantization.sealed import seal
@@ -41,17 +40,15 @@ def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int
     language, whole = model.language, model.model
     check_layers(language)
     folder.mkdir(parents=True, exist_ok=True)
-    entry, order = whole.config.entry_layer, order_of(language, moments)
-    held: dict[str, Any] = {"bits": _BITS[bits], "moments": moments, "order": order}
+    entry = whole.config.entry_layer
     if entry:
-        write_layers(language, slice(0, entry), folder / "below.onnx", head=False, **held)
-    write_layers(language, slice(entry, None), folder / "above.onnx", **held)
-    _write_eyes(folder / "picture.onnx", model, order.hidden)
+        write_layers(language, slice(0, entry), folder / "below.onnx", bits=_BITS[bits], head=False, moments=moments)
+    write_layers(language, slice(entry, None), folder / "above.onnx", bits=_BITS[bits], moments=moments)
+    _write_eyes(folder / "picture.onnx", model)
     config = trunk(language).config
     said = {
         "layout": LAYOUT, "bits": bits, "entry_layer": entry, "layers": config.num_hidden_layers,
-        "heads": config.num_key_value_heads, "size": config.head_dim,
-        "embedding": _table(folder, language, order.hidden),
+        "heads": config.num_key_value_heads, "size": config.head_dim, "embedding": _table(folder, language),
     }  # fmt: skip
     (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     whole.config.save_pretrained(folder)
@@ -60,14 +57,14 @@ def write_onnx(folder: Path, model: VisionLanguage, bundle: Bundle, *, bits: int
     seal(folder, KIND, bundle, made=f"ONNX, {bits} bits", parameters={"bits": bits, "calibrated": bool(moments)})
 
 
-def _table(folder: Path, language: Any, order: Tensor) -> dict[str, Any]:
+def _table(folder: Path, language: Any) -> dict[str, Any]:
     """Return where the embeddings' rows are: the head's own, or a file of their own where they are others."""
     import onnx
 
     embedding, head = language.get_input_embeddings().weight, language.get_output_embeddings().weight
     shape = {"vocabulary": embedding.shape[0], "width": embedding.shape[1]}
     if embedding.data_ptr() != head.data_ptr():
-        numbers, scales = quantise(embedding[:, order])
+        numbers, scales = quantise(embedding)
         (folder / "embedding.data").write_bytes(numbers.tobytes() + scales.tobytes())
         return {**shape, "file": "embedding.data", "weight": 0, "scales": numbers.nbytes}
     graph = onnx.load(str(folder / "above.onnx"), load_external_data=False).graph
@@ -84,7 +81,7 @@ def _table(folder: Path, language: Any, order: Tensor) -> dict[str, Any]:
     }
 
 
-def _write_eyes(path: Path, model: VisionLanguage, order: Tensor) -> None:
+def _write_eyes(path: Path, model: VisionLanguage) -> None:
     """Write tower and projector, in float32, as one graph from pixels to the tokens that the layers take."""
     import contextlib
     import io
@@ -92,8 +89,8 @@ def _write_eyes(path: Path, model: VisionLanguage, order: Tensor) -> None:
     pixels = torch.zeros(1, 3, *_pixel_size(model))
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter reports each of its steps
         torch.onnx.export(
-            _Eyes(model.model, order).eval(), (pixels,), str(path),
-            input_names=["pixel_values"], output_names=["tokens"], dynamo=True, external_data=False,
+            _Eyes(model.model).eval(), (pixels,), str(path), input_names=["pixel_values"], output_names=["tokens"],
+            dynamo=True, external_data=False,
         )  # fmt: skip
 
 
@@ -110,12 +107,11 @@ def _pixel_size(model: VisionLanguage) -> tuple[int, int]:
 class _Eyes(nn.Module):
     """From pixels to the language model's tokens."""
 
-    def __init__(self, model: Any, order: Tensor) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.tower, self.projector = model.vision_tower, model.projector
-        self.register_buffer("order", order)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return tokens, shape (n, m, width)."""
-        out: Tensor = self.projector(self.tower(pixel_values))[..., self.order]
+        out: Tensor = self.projector(self.tower(pixel_values))
         return out

@@ -23,7 +23,6 @@ from kit.errors import Fault, ModelError, raise_faults
 from kit.models.halves import trunk
 from kit.models.prompts import PromptedAttention
 from kit.quantization.moments import NONE, Moments
-from kit.quantization.ordering import Laid, Order, laid_out, order_of
 from kit.quantization.rounding import BLOCK, quantise, quantise_4
 
 Bits = Mapping[str, int]  # of query, key and value ("qkv"), "o", "gate_up" and "down"
@@ -105,7 +104,6 @@ def write_layers(
     head_bits: int = 8,
     head: bool = True,
     moments: Moments = NONE,
-    order: Order | None = None,
 ) -> None:
     """Write a run of decoder layers as one graph, its weights beside it.
 
@@ -121,23 +119,22 @@ def write_layers(
         head_bits: Of the head's.
         head: Whether last norm and head follow.
         moments: What the layers' matrices are rounded by: ``kit.quantization.moments.moments``.
-        order: Of channels, in which ``hidden`` comes and goes; as they are by default.
     """
     import onnx
     from onnx import TensorProto, helper
 
     whole, graph = trunk(language), _Graph()
-    config, numbers = whole.config, range(len(whole.layers))[kept]
-    order = order or order_of(language, NONE)
+    layers, config = list(whole.layers)[kept], whole.config
+    numbers = range(len(whole.layers))[kept]
     _rotary(graph, whole, config)
     hidden, skip = "hidden", ""
-    for place, number in enumerate(numbers):
-        laid, scaling = laid_out(language, number, order, moments), float(whole.layers[number].self_attn.scaling)
-        hidden, skip = _layer(graph, laid, place, (hidden, skip), config=config, bits=bits, scaling=scaling)
+    for number, layer in enumerate(layers):
+        own = {kind: (bits[kind], moments.get((numbers[number], kind))) for kind in KINDS}
+        hidden, skip = _layer(graph, layer, number, (hidden, skip), config=config, held=own)
     if head:
-        normed, _ = _normed(graph, "norm", (hidden, skip), whole.norm.weight[order.hidden], config)
+        normed, _ = _normed(graph, "norm", (hidden, skip), whole.norm.weight, config)
         picked = graph.node("Gather", [normed, "kept"], ["picked"], axis=1)
-        last = graph.times("head", picked, language.get_output_embeddings().weight[:, order.hidden], head_bits)
+        last = graph.times("head", picked, language.get_output_embeddings().weight, head_bits)
     else:
         last = graph.node("Add", [hidden, skip], ["sum"])
     graph.node("Identity", [last], ["out"])
@@ -147,7 +144,7 @@ def write_layers(
     inputs += [helper.make_tensor_value_info("last_place", TensorProto.INT32, [1])]
     inputs += [helper.make_tensor_value_info("total", TensorProto.INT32, [])]
     outputs = [helper.make_tensor_value_info("out", floats, [1, "n", "m"])]
-    for number in range(len(numbers)):
+    for number in range(len(layers)):
         for what in ("key", "value"):
             inputs.append(helper.make_tensor_value_info(f"past_{what}_{number}", floats, cache))
             outputs.append(helper.make_tensor_value_info(f"present_{what}_{number}", floats, cache))
@@ -163,27 +160,29 @@ def write_layers(
 
 
 def _layer(
-    graph: _Graph, laid: Laid, number: int, entering: tuple[str, str], *, config: Any, bits: Bits, scaling: float
+    graph: _Graph, layer: Any, number: int, entering: tuple[str, str], *, config: Any, held: Mapping[str, Any]
 ) -> tuple[str, str]:
-    name = f"layer{number}"
-
-    def times(kind: str, values: str) -> str:
-        return graph.times(f"{name}.{kind}", values, laid.matrices[kind], bits[kind], laid.moments[kind])
-
-    normed, skip = _normed(graph, f"{name}.in", entering, laid.gains[0], config)
-    past, present = (f"{when}_{{}}_{number}" for when in ("past", "present"))
+    attention, mlp, name = layer.self_attn, layer.mlp, f"layer{number}"
+    normed, skip = _normed(graph, f"{name}.in", entering, layer.input_layernorm.weight, config)
+    together = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+    packed = graph.times(f"{name}.qkv", normed, together, *held["qkv"])
     seen = graph.node(
         "GroupQueryAttention",
-        [times("qkv", normed), "", "", past.format("key"), past.format("value"), "last_place", "total", "cos", "sin"],
-        [f"{name}.attention", present.format("key"), present.format("value")], _MICROSOFT,
-        num_heads=config.num_attention_heads, kv_num_heads=config.num_key_value_heads, do_rotary=1, scale=scaling,
+        [packed, "", "", f"past_key_{number}", f"past_value_{number}", "last_place", "total", "cos", "sin"],
+        [f"{name}.attention", f"present_key_{number}", f"present_value_{number}"], _MICROSOFT,
+        num_heads=config.num_attention_heads, kv_num_heads=config.num_key_value_heads, do_rotary=1,
+        scale=float(attention.scaling),
     )  # fmt: skip
-    normed, skip = _normed(graph, f"{name}.post", (times("o", seen), skip), laid.gains[1], config)
+    out = graph.times(f"{name}.o", seen, attention.o_proj.weight, *held["o"])
+    normed, skip = _normed(graph, f"{name}.post", (out, skip), layer.post_attention_layernorm.weight, config)
+    wide = graph.times(
+        f"{name}.gate_up", normed, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), *held["gate_up"]
+    )
     gate, up = f"{name}.gate", f"{name}.up"
-    graph.node("Split", [times("gate_up", normed)], [gate, up], axis=-1, num_outputs=2)
+    graph.node("Split", [wide], [gate, up], axis=-1, num_outputs=2)
     active = graph.node("QuickGelu", [gate], [f"{name}.silu"], _MICROSOFT, alpha=1.0)  # x times its sigmoid
     product = graph.node("Mul", [active, up], [f"{name}.product"])
-    return times("down", product), skip
+    return graph.times(f"{name}.down", product, mlp.down_proj.weight, *held["down"]), skip
 
 
 def _normed(graph: _Graph, name: str, entering: tuple[str, str], gain: Tensor, config: Any) -> tuple[str, str]:
