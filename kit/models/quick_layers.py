@@ -261,7 +261,7 @@ class _Branch:
 
 
 class FrozenHead(torch.autograd.Function):
-    """Cross-entropy under a frozen output layer, summed, without ever holding logits for the backward pass.
+    """Cross-entropy of each label under a frozen output layer, without ever holding logits for the backward pass.
 
     The gradient with respect to the hidden states is computed on the way forward, a block of positions at a time,
     as in Wijmans et al. (2024), arXiv:2411.09009: the logits of 350 answer positions over 49,152 tokens
@@ -270,9 +270,9 @@ class FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, block: int = 128) -> Tensor:
-        """Return the summed cross-entropy in nats for hidden (n, width), weight (vocabulary, width), labels (n,)."""
+        """Return nats, shape (n,), float32, for hidden (n, width), weight (vocabulary, width) and labels (n,)."""
         gradient = torch.empty_like(hidden)
-        total = hidden.new_zeros((), dtype=torch.float32)
+        nats = hidden.new_empty(len(hidden), dtype=torch.float32)
         # Written into again for each block: fresh memory of this size costs the CPU as much as the product.
         block = min(block, -(-len(hidden) // STEP) * STEP)
         padded = hidden.new_zeros(block, hidden.shape[1])
@@ -285,15 +285,15 @@ class FrozenHead(torch.autograd.Function):
             most = logits.amax(-1, keepdim=True)
             scores = logits[: len(here)].gather(1, wanted[:, None])
             mass = logits.sub_(most).exp_().sum(-1, keepdim=True)
-            total += ((mass.log() + most)[: len(here)] - scores).sum()
+            nats[part : part + block] = ((mass.log() + most)[: len(here)] - scores)[:, 0]
             logits.div_(mass)[: len(here)].scatter_add_(1, wanted[:, None], -torch.ones_like(scores))
             rough.copy_(logits)  # the wanted token is subtracted before rounding: p - 1 is small when p is near 1
             gradient[part : part + block] = torch.mm(rough, weight)[: len(here)]
         ctx.save_for_backward(gradient)
-        return total
+        return nats
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient with respect to the hidden states."""
+        """Return the gradient with respect to the hidden states: each row's, times what comes in for its label."""
         (gradient,) = ctx.saved_tensors
-        return gradient * outputs[0].to(gradient.dtype), None, None, None
+        return gradient * outputs[0][:, None].to(gradient.dtype), None, None, None

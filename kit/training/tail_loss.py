@@ -18,8 +18,8 @@ class TailLoss:
     def __call__(self, model: Any, batch: Batch) -> Tensor:
         """Return the mean over the batch's answer tokens, a scalar in nats."""
         head = getattr(model, "module", model).head  # accelerate wraps what several processes train
-        total: Tensor = FrozenHead.apply(model(batch), head, batch.labels)
-        return total / len(batch.labels)
+        nats: Tensor = FrozenHead.apply(model(batch), head, batch.labels)
+        return nats.sum() / len(batch.labels)
 
     def count(self, batch: Batch) -> int:
         """Return how many tokens the mean is over; what ``fit`` weighs parts of a batch by."""

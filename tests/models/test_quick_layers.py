@@ -146,13 +146,17 @@ def test_which_layers_are_quick() -> None:
     assert not quick_fits(other, [])
 
 
-def test_the_head_gives_torchs_loss_and_gradient() -> None:
+@pytest.mark.parametrize("count", [1, 150])  # a part of a block, and more than one
+@pytest.mark.parametrize("weighing", ["sum", "each row its own"])
+def test_the_head_gives_torchs_losses_and_gradients(count: int, weighing: str) -> None:
     generator = torch.Generator().manual_seed(5)
-    hidden = torch.randn(150, 8, generator=generator, requires_grad=True)
-    weight, labels = torch.randn(30, 8, generator=generator), torch.randint(0, 30, (150,), generator=generator)
-    wanted = F.cross_entropy(hidden @ weight.T, labels, reduction="sum")
+    hidden = torch.randn(count, 8, generator=generator, requires_grad=True)
+    weight, labels = torch.randn(30, 8, generator=generator), torch.randint(0, 30, (count,), generator=generator)
+    wanted = F.cross_entropy(hidden @ weight.T, labels, reduction="none")
     found = FrozenHead.apply(hidden, weight, labels)
+    assert found.shape == (count,)
     torch.testing.assert_close(found, wanted)
-    (expected,) = torch.autograd.grad(3 * wanted, hidden)
-    (gradient,) = torch.autograd.grad(3 * found, hidden)
+    weights = torch.full((count,), 3.0) if weighing == "sum" else torch.randn(count, generator=generator)
+    (expected,) = torch.autograd.grad((weights * wanted).sum(), hidden)
+    (gradient,) = torch.autograd.grad((weights * found).sum(), hidden)
     torch.testing.assert_close(gradient, expected)
