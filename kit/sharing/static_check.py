@@ -110,7 +110,7 @@ def _questions(folder: Path, many: int) -> list[str]:
 @torch.inference_mode()
 def python_top(folder: Path, words: Sequence[str], k: int = TOP) -> list[list[int]]:
     """Return the places of the k nearest pictures of each question, by Python's onnxruntime on the folder's files."""
-    encoder = open_onnx_clip(folder / "model")
+    encoder = open_onnx_clip(folder / "model", threads=1)  # as in the browser; two would wait for each other
     width = int(json.loads((folder / STATIC).read_text(encoding="utf-8"))["width"])
     vectors = Vectors(width)
     vectors.add(torch.from_numpy(np.fromfile(folder / VECTORS, "<f2").reshape(-1, width)))
