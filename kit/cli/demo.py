@@ -50,6 +50,10 @@ def demo(
     )  # fmt: skip
     try:
         print(served, flush=True)
+        if votes:
+            from kit.humaneval.schema import hidden
+
+            print(f"Who is better so far: kit study rank --db {hidden(votes)}", file=sys.stderr)
         print("^C ends it.", file=sys.stderr, flush=True)
         served.wait()
     except KeyboardInterrupt:

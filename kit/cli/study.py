@@ -16,7 +16,10 @@ app = typer.Typer(help="Blind comparisons by people: serve, rank, export, import
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study's protocol.")]
 Database = Annotated[
-    str, typer.Option("--db", metavar="URL", help="sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME, or a file.")
+    str,
+    typer.Option(
+        "--db", metavar="URL", help="sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME, a file, or a demo's folder."
+    ),
 ]
 Name = Annotated[str, typer.Option("--study", metavar="NAME", help="Which study; the only one by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]

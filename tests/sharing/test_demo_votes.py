@@ -276,3 +276,22 @@ def test_votes_need_two_and_a_store_of_their_own(tiny_clip: Bundle, tmp_path: Pa
         with pytest.raises(StudyError, match="with votes on something else"):
             first.register(store)
         booth.ballots.store.close()
+
+
+def test_votes_go_into_postgresql_as_well(postgres: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from kit.humaneval.overview import overview
+
+    ballots = open_ballots(postgres.database())
+    booth = booth_of(ballots, ["one", "other"], {}, question="Which is better?")
+    names = [ticket() for _ in range(12)]
+    for number, name in enumerate(names):
+        booth.lay(name, ("one", "other"), (f"a {number}", "b"), prompt=f"{number}?", visitor=f"v{number % 3}")
+    with ThreadPoolExecutor(8) as pool:  # each is pressed three times
+        list(pool.map(lambda name: booth.vote(name, "right"), names * 3))
+    found = overview(ballots.store, booth.study.name, rounds=20)
+    assert found.votes == 12
+    assert {cell.won + cell.lost for cell in found.matrix} == {12}
+    assert len(found.raters) == 3
+    ballots.store.close()
