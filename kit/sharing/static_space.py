@@ -43,6 +43,13 @@ _RUN = {  # .js, since not every server knows .mjs
     "dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
 }
 _LFS = ("*.onnx", "*.wasm", "*.bin", "*.f16")
+_OPENING = """Any server of files serves it: `python -m http.server` in this folder, then http://localhost:8000.
+
+```python
+# The towers in Python, on the same files; every file is checked against its hash first:
+from kit.quantization.onnx_clip import open_onnx_clip
+encoder = open_onnx_clip("model")
+```"""
 _IN_BROWSER = """### In the browser
 
 Both towers run in int8 by ONNX Runtime Web, in one thread. Against the bundle's own in float32, on {n} held-out pairs:
@@ -196,7 +203,7 @@ def _readme(bundle: Bundle, title: str, browser: str) -> str:
     front = {name: value for name, value in front_matter(bundle.manifest, title).items() if name not in gradios}
     front |= {"sdk": "static", "app_file": "index.html"}
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    body = card(bundle.manifest).split("---\n", 2)[2]
+    body = card(bundle.manifest, _OPENING).split("---\n", 2)[2]
     return f"---\n{head}---\n{body}\n{browser.replace('###', '##')}\n"
 
 

@@ -93,6 +93,7 @@ def test_the_folder_is_a_static_space(folder: Path) -> None:
     said = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
     assert (said["sdk"], said["app_file"], said["title"]) == ("static", "index.html", "Tiny <b>CLIP</b>")
     assert not {"sdk_version", "python_version"} & set(said)
+    assert 'open_onnx_clip("model")' in (folder / "README.md").read_text()
     page = (folder / "index.html").read_text()
     assert html.escape("Tiny <b>CLIP</b>") in page
     assert "<b>CLIP" not in page

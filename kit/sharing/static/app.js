@@ -227,7 +227,7 @@ function make(name, given = {}, ...children) {
 function choose(tab, focus = false) {
   for (const one of document.querySelectorAll("[role=tab]")) {
     const chosen = one === tab;
-    one.ariaSelected = String(chosen);
+    one.setAttribute("aria-selected", String(chosen));
     one.tabIndex = chosen ? 0 : -1;
     $(one.getAttribute("aria-controls")).hidden = !chosen;
   }
