@@ -6,6 +6,7 @@ are computed once for all of them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -78,7 +79,7 @@ class LanguageCut:
             what = "there are no rows" if not rows else f"per_picture must be at least 1, got {per_picture!r}"
             raise DataError.of("packs", what, "check the data source and limit" if not rows else "")
         talks = [as_conversation(row) for row in rows]
-        return self._packed([talk.picture for talk in talks], self._splits(talks), per_picture)
+        return self._packed([talk.picture for talk in talks], self.texts(talks), per_picture)
 
     def prompts(
         self, pictures: Sequence[Picture | None], asked: Sequence[tuple[int, ...]], *, keep: bool = True
@@ -114,8 +115,12 @@ class LanguageCut:
         talk = Conversation("answer", _ANY, (Message("user", "a"), Message("assistant", text)))
         return tuple(label for label in self._split(talk)[1] if label != IGNORED)
 
-    def _splits(self, talks: Sequence[Conversation]) -> list[Text]:
-        """Return each conversation's part after the opening and the picture; equal ones are read once."""
+    def texts(self, talks: Sequence[Conversation]) -> list[Text]:
+        """Return each conversation's part after the opening and the picture; equal ones are read once.
+
+        Raises:
+            DataError: conversations that cannot be trained on: all kinds of fault at once, with the first ids.
+        """
         known: dict[tuple[tuple[Message, ...], bool], Text | Fault] = {}
         wrong: dict[tuple[str, str], list[str]] = {}
         for talk in talks:
@@ -169,14 +174,21 @@ class LanguageCut:
     def _packed(
         self, pictures: Sequence[Picture | None], texts: Sequence[Text], most: int, *, keep: bool = True
     ) -> Packs:
-        distinct = list(dict.fromkeys(texts))
+        packs = self.entries(pictures, [(text,) for text in texts], keep=keep)
+        groups = grouped([picture for picture, _ in packs.groups], [own[0] for _, own in packs.groups], most)
+        return dataclasses.replace(packs, groups=groups)
+
+    def entries(
+        self, pictures: Sequence[Picture | None], texts: Sequence[Sequence[Text]], *, keep: bool = True
+    ) -> Packs:
+        """Return one entry for each picture given (or None), with its own texts in their order."""
+        distinct = list(dict.fromkeys(text for own in texts for text in own))
         number = {text: place for place, text in enumerate(distinct)}
         shown = {picture.digest(): picture for picture in pictures if picture is not None}
         place = {digest: place for place, digest in enumerate(shown)}
-        groups = grouped(
-            [NO_PICTURE if picture is None else place[picture.digest()] for picture in pictures],
-            [number[text] for text in texts],
-            most,
+        groups = tuple(
+            (NO_PICTURE if picture is None else place[picture.digest()], tuple(number[text] for text in own))
+            for picture, own in zip(pictures, texts, strict=True)
         )
         features = encode_pictures(self.model.vision, list(shown.values()), self.store) if shown else None
         hidden = self._hidden([ids for ids, _ in distinct], keep=keep)

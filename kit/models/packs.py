@@ -80,6 +80,20 @@ class Batch:
         """Return the batch on a device."""
         return Batch(*(getattr(self, spec.name).to(device) for spec in dataclasses.fields(self)))
 
+    def per_text(self, values: Tensor) -> Tensor:
+        """Return the sum over each text's asked tokens of one value per token: from shape (k,) to shape (q,).
+
+        Nothing is added to one place by two threads, so that a resumed run gives the numbers of one that was not.
+        """
+        spread = values.new_zeros(self.valid.numel())
+        spread = spread.index_put((self.valid.flatten().nonzero()[:, 0][self.kept],), values)
+        return spread.view(self.valid.shape).sum(1)
+
+    def last_asked(self) -> Tensor:
+        """Return which of the asked tokens is the last of each text, shape (q,) without the padding texts."""
+        text = self.valid.nonzero()[:, 0][self.kept]
+        return (torch.cat([text, text.new_full((1,), -1)]).diff() != 0).nonzero()[:, 0]
+
     def shared(self, slots: int) -> Shared:
         """Return where tokens lie when each picture's prefix is the opening and ``slots`` tokens of the picture."""
         before = len(self.opening)
@@ -114,8 +128,18 @@ class Packs:
     def draw(self, indices: NDArray[np.int64], generator: np.random.Generator | None = None) -> Batch:  # noqa: ARG002
         """Return the entries at ``indices`` as a batch; nothing in it is left to chance."""
         drawn = [self.groups[index] for index in indices]
-        numbers = torch.tensor([text for _, texts in drawn for text in texts])
-        prefix = torch.tensor([place for place, (_, texts) in enumerate(drawn) for _ in texts])
+        prefix = [place for place, (_, texts) in enumerate(drawn) for _ in texts]
+        return self.batch([picture for picture, _ in drawn], prefix, [text for _, texts in drawn for text in texts])
+
+    def batch(self, pictures: Sequence[int], about: Sequence[int], texts: Sequence[int]) -> Batch:
+        """Return texts about pictures as a batch.
+
+        Args:
+            pictures: Numbers of pictures, p of them; -1 for none.
+            about: Which of these each text is about, as a place in ``pictures``.
+            texts: Numbers of texts, q of them; the batch keeps their order.
+        """
+        numbers, prefix = torch.tensor(texts), torch.tensor(about)
         lengths = self.texts.lengths[numbers]
         longest = -(-int(lengths.max()) // LONG) * LONG
         more = -len(numbers) % MANY
@@ -127,11 +151,11 @@ class Packs:
         kept = (wanted != IGNORED).nonzero()[:, 0]
         unique, back = torch.unique(numbers, return_inverse=True)
         hidden = self.texts.hidden.take(unique.numpy())[:, :longest][back].flatten(0, 1)[tokens]
-        pictured = torch.tensor([picture != NO_PICTURE for picture, _ in drawn])
+        pictured = torch.tensor([picture != NO_PICTURE for picture in pictures])
         return Batch(
-            opening=self.texts.opening, features=self._features([picture for picture, _ in drawn]), pictured=pictured,
-            hidden=hidden, prefix=F.pad(prefix, (0, more)), places=places.view(valid.shape), valid=valid,
-            kept=kept, labels=wanted[kept],
+            opening=self.texts.opening, features=self._features(pictures), pictured=pictured, hidden=hidden,
+            prefix=F.pad(prefix, (0, more)), places=places.view(valid.shape), valid=valid, kept=kept,
+            labels=wanted[kept],
         )  # fmt: skip
 
     def _features(self, pictures: Sequence[int]) -> Tensor:
