@@ -109,20 +109,31 @@ class AnswerLoss:
             batch: What ``Encoded`` draws: ``labels`` of shape (n, length) hold the token itself where an answer is
                 learnt and -100 elsewhere; the token at i is predicted at i - 1.
         """
-        targets = batch["labels"][:, 1:]
-        chosen = targets != IGNORED
-        inputs: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
-        if _takes(model, "use_cache"):
-            inputs["use_cache"] = False  # keys and values for a next token that nobody asks for
-        with _head_only_at(model, chosen) as done:
-            logits = model(**inputs).logits
-        if not done:  # a model without a head of its own to be told: the lines are left out afterwards
-            logits = logits[:, :-1][chosen]
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets[chosen])
+        nats, _ = answer_nats(model, batch)
+        return nats.mean()
 
     def count(self, batch: Mapping[str, Tensor]) -> int:
         """Return how many tokens the mean is over; what ``fit`` weighs parts of a batch by."""
         return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+
+def answer_nats(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return each answer token's cross-entropy, nats, shape (k,), and where they stand, bool, shape (n, length - 1).
+
+    Args:
+        model: See ``AnswerLoss``.
+        batch: See ``AnswerLoss``.
+    """
+    targets = batch["labels"][:, 1:]
+    chosen = targets != IGNORED
+    inputs: dict[str, Any] = {name: value for name, value in batch.items() if name != "labels"}
+    if _takes(model, "use_cache"):
+        inputs["use_cache"] = False  # keys and values for a next token that nobody asks for
+    with _head_only_at(model, chosen) as done:
+        logits = model(**inputs).logits
+    if not done:  # a model without a head of its own to be told: the lines are left out afterwards
+        logits = logits[:, :-1][chosen]
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets[chosen], reduction="none"), chosen
 
 
 @contextmanager
