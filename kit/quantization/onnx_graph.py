@@ -24,6 +24,7 @@ from kit.models.halves import trunk
 from kit.models.prompts import PromptedAttention
 from kit.quantization.moments import NONE, Moments
 from kit.quantization.rounding import BLOCK, quantise, quantise_4
+from kit.quantization.smoothing import Laid, laid_out
 
 Bits = Mapping[str, int]  # of query, key and value ("qkv"), "o", "gate_up" and "down"
 
@@ -124,13 +125,12 @@ def write_layers(
     from onnx import TensorProto, helper
 
     whole, graph = trunk(language), _Graph()
-    layers, config = list(whole.layers)[kept], whole.config
-    numbers = range(len(whole.layers))[kept]
+    config, numbers = whole.config, range(len(whole.layers))[kept]
     _rotary(graph, whole, config)
     hidden, skip = "hidden", ""
-    for number, layer in enumerate(layers):
-        own = {kind: (bits[kind], moments.get((numbers[number], kind))) for kind in KINDS}
-        hidden, skip = _layer(graph, layer, number, (hidden, skip), config=config, held=own)
+    for place, number in enumerate(numbers):
+        laid, scaling = laid_out(language, number, moments), float(whole.layers[number].self_attn.scaling)
+        hidden, skip = _layer(graph, laid, place, (hidden, skip), config=config, bits=bits, scaling=scaling)
     if head:
         normed, _ = _normed(graph, "norm", (hidden, skip), whole.norm.weight, config)
         picked = graph.node("Gather", [normed, "kept"], ["picked"], axis=1)
@@ -144,7 +144,7 @@ def write_layers(
     inputs += [helper.make_tensor_value_info("last_place", TensorProto.INT32, [1])]
     inputs += [helper.make_tensor_value_info("total", TensorProto.INT32, [])]
     outputs = [helper.make_tensor_value_info("out", floats, [1, "n", "m"])]
-    for number in range(len(layers)):
+    for number in range(len(numbers)):
         for what in ("key", "value"):
             inputs.append(helper.make_tensor_value_info(f"past_{what}_{number}", floats, cache))
             outputs.append(helper.make_tensor_value_info(f"present_{what}_{number}", floats, cache))
@@ -160,29 +160,27 @@ def write_layers(
 
 
 def _layer(
-    graph: _Graph, layer: Any, number: int, entering: tuple[str, str], *, config: Any, held: Mapping[str, Any]
+    graph: _Graph, laid: Laid, number: int, entering: tuple[str, str], *, config: Any, bits: Bits, scaling: float
 ) -> tuple[str, str]:
-    attention, mlp, name = layer.self_attn, layer.mlp, f"layer{number}"
-    normed, skip = _normed(graph, f"{name}.in", entering, layer.input_layernorm.weight, config)
-    together = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-    packed = graph.times(f"{name}.qkv", normed, together, *held["qkv"])
+    name = f"layer{number}"
+
+    def times(kind: str, values: str) -> str:
+        return graph.times(f"{name}.{kind}", values, laid.matrices[kind], bits[kind], laid.moments[kind])
+
+    normed, skip = _normed(graph, f"{name}.in", entering, laid.gains[0], config)
+    past, present = (f"{when}_{{}}_{number}" for when in ("past", "present"))
     seen = graph.node(
         "GroupQueryAttention",
-        [packed, "", "", f"past_key_{number}", f"past_value_{number}", "last_place", "total", "cos", "sin"],
-        [f"{name}.attention", f"present_key_{number}", f"present_value_{number}"], _MICROSOFT,
-        num_heads=config.num_attention_heads, kv_num_heads=config.num_key_value_heads, do_rotary=1,
-        scale=float(attention.scaling),
+        [times("qkv", normed), "", "", past.format("key"), past.format("value"), "last_place", "total", "cos", "sin"],
+        [f"{name}.attention", present.format("key"), present.format("value")], _MICROSOFT,
+        num_heads=config.num_attention_heads, kv_num_heads=config.num_key_value_heads, do_rotary=1, scale=scaling,
     )  # fmt: skip
-    out = graph.times(f"{name}.o", seen, attention.o_proj.weight, *held["o"])
-    normed, skip = _normed(graph, f"{name}.post", (out, skip), layer.post_attention_layernorm.weight, config)
-    wide = graph.times(
-        f"{name}.gate_up", normed, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), *held["gate_up"]
-    )
+    normed, skip = _normed(graph, f"{name}.post", (times("o", seen), skip), laid.gains[1], config)
     gate, up = f"{name}.gate", f"{name}.up"
-    graph.node("Split", [wide], [gate, up], axis=-1, num_outputs=2)
+    graph.node("Split", [times("gate_up", normed)], [gate, up], axis=-1, num_outputs=2)
     active = graph.node("QuickGelu", [gate], [f"{name}.silu"], _MICROSOFT, alpha=1.0)  # x times its sigmoid
     product = graph.node("Mul", [active, up], [f"{name}.product"])
-    return graph.times(f"{name}.down", product, mlp.down_proj.weight, *held["down"]), skip
+    return times("down", product), skip
 
 
 def _normed(graph: _Graph, name: str, entering: tuple[str, str], gain: Tensor, config: Any) -> tuple[str, str]:

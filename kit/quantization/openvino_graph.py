@@ -22,6 +22,7 @@ from kit.models.halves import trunk
 from kit.quantization.moments import NONE, Moments
 from kit.quantization.onnx_graph import check_layers
 from kit.quantization.rounding import quantise
+from kit.quantization.smoothing import Laid, laid_out
 
 _FLOATS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
@@ -123,33 +124,31 @@ class _Builder:
         turned = whole.rotary_emb(torch.zeros(1), positions)
         turns = [op.unsqueeze(op.gather(_array(one[0]), given["places"], 0), _whole(0, 1)) for one in turned]
         hidden = given["hidden"]
-        for number, layer in enumerate(whole.layers):
-            hidden = self._layer(layer, number, hidden, turns=turns, given=given)
+        for number in range(len(whole.layers)):
+            laid = laid_out(self.language, number, self.moments)
+            hidden = self._layer(laid, number, hidden, turns=turns, given=given)
         picked = op.gather(self._normed(hidden, whole.norm.weight), given["kept"], 1)
         logits = self._times(picked, self.language.get_output_embeddings().weight)
         return Model([op.result(logits)], self.kept, list(given.values()), "language")
 
-    def _layer(self, layer: Any, number: int, hidden: Any, *, turns: Any, given: Any) -> Any:
-        op, attention, mlp, read = self.op, layer.self_attn, layer.mlp, self.moments.get
-        together = torch.cat([one.weight for one in (attention.q_proj, attention.k_proj, attention.v_proj)])
-        normed = self._normed(hidden, layer.input_layernorm.weight)
-        each = op.reshape(
-            self._times(normed, together, read((number, "qkv"))),
-            _whole(0, 0, self.heads + 2 * self.groups, self.size), special_zero=True,
-        )  # fmt: skip
+    def _layer(self, laid: Laid, number: int, hidden: Any, *, turns: Any, given: Any) -> Any:
+        op, scaling = self.op, trunk(self.language).layers[number].self_attn.scaling
+
+        def times(kind: str, values: Any) -> Any:
+            return self._times(values, laid.matrices[kind], laid.moments[kind])
+
+        shape = _whole(0, 0, self.heads + 2 * self.groups, self.size)
+        each = op.reshape(times("qkv", self._normed(hidden, laid.gains[0])), shape, special_zero=True)
         parts = _whole(self.heads, self.groups, self.groups)
         query, key, value = op.variadic_split(op.transpose(each, _whole(0, 2, 1, 3)), 1, parts).outputs()
         keys = self._remembered(self._turned(key, *turns), f"key{number}", given["beam_idx"])
         values = self._remembered(value, f"value{number}", given["beam_idx"])
-        scale = np.float32(attention.scaling)
-        seen = op.scaled_dot_product_attention(self._turned(query, *turns), keys, values, given["mask"], scale)
+        queries = self._turned(query, *turns)
+        seen = op.scaled_dot_product_attention(queries, keys, values, given["mask"], np.float32(scaling))
         flat = op.reshape(op.transpose(seen, _whole(0, 2, 1, 3)), _whole(0, 0, -1), special_zero=True)
-        hidden = op.add(hidden, self._times(flat, attention.o_proj.weight, read((number, "o"))))
-        normed = self._normed(hidden, layer.post_attention_layernorm.weight)
-        both = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-        gate, up = op.split(self._times(normed, both, read((number, "gate_up"))), -1, 2).outputs()
-        down = self._times(op.multiply(op.swish(gate), up), mlp.down_proj.weight, read((number, "down")))
-        return op.add(hidden, down)
+        hidden = op.add(hidden, times("o", flat))
+        gate, up = op.split(times("gate_up", self._normed(hidden, laid.gains[1])), -1, 2).outputs()
+        return op.add(hidden, times("down", op.multiply(op.swish(gate), up)))
 
     def _times(self, values: Any, matrix: Tensor, moments: Tensor | None = None) -> Any:
         """Multiply by a matrix, shape (out, in), in 8 bits: blocks of 32 columns with a scale each."""

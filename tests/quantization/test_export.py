@@ -12,11 +12,13 @@ from stitched_models import tiny_stitch, write_language
 from kit.adapters.bundle import open_bundle, save_bundle
 from kit.adapters.llama_adapter import add_llama_adapter
 from kit.data.picture import Picture
+from kit.data.prose import load_prose
 from kit.errors import BundleError, ModelError
 from kit.models.chat import answer
 from kit.models.language import load_language
 from kit.quantization.copies import merged
 from kit.quantization.export import export, write_onnx
+from kit.quantization.moments import text_moments
 from kit.quantization.onnx_graph import FLOATS, MIXED, write_layers
 from kit.quantization.parity import logits_of, parity
 from kit.quantization.probes import fixed_probes
@@ -28,18 +30,19 @@ from kit.quantization.speed import TorchRunner
 PROBES = fixed_probes()
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "evened"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("entry", [0, 2])
-def test_float_graphs_are_the_model_and_their_cache_is_its_cache(tmp_path, entry, tied):
+def test_float_graphs_are_the_model_and_their_cache_is_its_cache(tmp_path, entry, tied, evened):
     folder = write_language(
         tmp_path / "llama", intermediate_size=128, max_position_embeddings=512, tie_word_embeddings=tied
     )
-    language, _ = load_language(f"local-dir:{folder}")
+    language, words = load_language(f"local-dir:{folder}")
+    read = text_moments(language, words, load_prose(limit=2, words=40)) if evened else {}
     halves = []
     for number, (kept, head) in enumerate([(slice(0, entry), False), (slice(entry, None), True)]):
         if number or entry:
             path = tmp_path / f"{number}.onnx"
-            write_layers(language, kept, path, bits=FLOATS, head_bits=0, head=head)
+            write_layers(language, kept, path, bits=FLOATS, head_bits=0, head=head, moments=read)
             halves.append(OnnxLayers(path, layers=entry if not number else 4 - entry, heads=2, size=16))
     ids = torch.randint(4, 200, (1, 300), generator=torch.Generator().manual_seed(0))
     expected = language(input_ids=ids).logits[0].detach().numpy()
