@@ -1,11 +1,11 @@
 """A layer's numbers as they are written: channels evened out first, so that those that share a scale are alike.
 
 While onnxruntime multiplies matrices of 8 bits, what it multiplies them by is held in 8 bits, too, each 32 channels
-with one scale; one large channel takes the levels of the 31 beside it. A channel may be divided by a number where it is made
-(a norm's gain, a row of up or value) and multiplied by it where it is read, and the model computes what it did. Here
-that number is the square root of the channel's size, which leaves half of the unevenness to either side. The divergence
-of SmolLM2-135M with a merged adapter from its float32 self went from 0.0041 to 0.0020 nats in 8 bits, and from 0.035 to
-0.029 with half of the matrices in 4 (850 tokens of plain English that nothing was calibrated on).
+with one scale; one large channel takes the levels of the 31 beside it. A channel may be divided by a number where it is
+made (a norm's gain, a row of up or value) and multiplied by it where it is read, and the model computes what it did.
+Here that number is the square root of the channel's size, which leaves half of the unevenness to either side. The
+divergence of SmolLM2-135M with a merged adapter from its float32 self went from 0.0041 to 0.0020 nats in 8 bits, and
+from 0.035 to 0.029 with half of the matrices in 4 (850 tokens of plain English that nothing was calibrated on).
 
 Source:
     Xiao et al. (2022), equation 4 with alpha = 0.5, arXiv:2211.10438; root mean squares in place of maxima.
