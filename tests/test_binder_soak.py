@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import psutil
 import pytest
 from free_ports import free_port
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from kit.runner.library import recipe_paths
@@ -180,7 +180,7 @@ def executed(recipe: Recipe, lab: Lab) -> None:
 
     path = f"notebooks/{recipe.notebook.path.name}"
     size = "binder" if "binder" in recipe.sizes else "laptop"
-    plain = nbformat.read(lab.work / path, as_version=4)
+    plain = load_notebook_node(str(lab.work / path))
     notebook = parameterize_notebook(plain, dict(recipe.sizes[size]), kernel_name="python3", language="python")
     wanted = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
     session = lab.ask("POST", "sessions", wanted)
