@@ -20,7 +20,6 @@ import torch
 from kit.errors import BundleError, Fault, raise_faults
 from kit.quantization.onnx_clip import open_onnx_clip
 from kit.sharing.gallery import chromium
-from kit.sharing.nearest import Vectors
 from kit.sharing.space_files import STATIC, folder_faults, is_static
 from kit.sharing.static_space import ITEMS, MOST_BYTES, VECTORS, folder_bytes
 
@@ -112,10 +111,10 @@ def python_top(folder: Path, words: Sequence[str], k: int = TOP) -> list[list[in
     """Return the places of the k nearest pictures of each question, by Python's onnxruntime on the folder's files."""
     encoder = open_onnx_clip(folder / "model", threads=1)  # as in the browser; two would wait for each other
     width = int(json.loads((folder / STATIC).read_text(encoding="utf-8"))["width"])
-    vectors = Vectors(width)
-    vectors.add(torch.from_numpy(np.fromfile(folder / VECTORS, "<f2").reshape(-1, width)))
-    queries = [encoder.encode_text(encoder.tokenize([one]))[0] for one in words]
-    return [[place for place, _ in vectors.top(query, k)] for query in queries]
+    # In float64, as JavaScript adds: pictures that are twins differ by less than float32's order of adding does.
+    vectors = np.fromfile(folder / VECTORS, "<f2").reshape(-1, width).astype(np.float64)
+    queries = [encoder.encode_text(encoder.tokenize([one]))[0].double().numpy() for one in words]
+    return [np.argsort(-(vectors @ query), kind="stable")[:k].tolist() for query in queries]
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -99,7 +99,7 @@ def test_the_folder_is_a_static_space(folder: Path) -> None:
     assert "<b>CLIP" not in page
     assert "recall at 1" in page
     assert "0.1 – 0.9" in page, "results come with intervals"
-    assert "recall@1 lost" in page
+    assert "recall@1 changes by" in page
     assert "<!--" not in page
     assert "unsafe-inline" not in page
     assert "default-src 'none'" in page
