@@ -87,7 +87,7 @@ def serve(arena: Arena, *, host: str = "127.0.0.1", port: int = PORT, share: boo
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, show_error=False,
             max_file_size=1, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, inbrowser=False,
             inline=False,
-            # Else Gradio looks whether its page comes within 3 seconds, and on a busy machine says it cannot be reached.
+            # Else Gradio looks whether its page comes within 3 seconds; on a busy machine it says it cannot be reached.
             _frontend=False,
         )  # fmt: skip
     except (OSError, RuntimeError) as error:

@@ -23,18 +23,33 @@ from kit.sharing.shelf import make_shelf
 
 # What a page's first search may import: nothing of what takes long.
 SCRIPT = """
+import signal
 import sys
+import threading
+import time
 from urllib.request import Request, urlopen
 from kit.sharing.demo import demo
 
 served = demo(sys.argv[1], port=0)
+for thread in threading.enumerate():
+    if thread.name == "kit-read":  # what reads the pictures imports things in its own time
+        thread.join()
 before = set(sys.modules)
 ask = Request(served.address + "/gradio_api/call/search", b'{"data": ["a red thing", "en", false, 12]}',
               {"content-type": "application/json"})
 name = urlopen(ask).read().decode().split('"')[3]
 said = urlopen(served.address + "/gradio_api/call/search/" + name).read().decode()
 assert "thing number" in said, said
-print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}), flush=True)
+new = sorted({name.partition(".")[0] for name in set(sys.modules) - before})
+
+
+def tell():
+    while not callable(signal.getsignal(signal.SIGTERM)):  # until it waits
+        time.sleep(0.01)
+    print("new:", *new, flush=True)
+
+
+threading.Thread(target=tell).start()
 served.wait()
 """
 
