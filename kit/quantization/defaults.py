@@ -7,7 +7,7 @@ each number by up to half a step, so that it lies anywhere between its neighbour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -101,7 +101,7 @@ def onnxruntime_dynamic(language: Any, folder: Path) -> GraphText:
     # Told by us, because its shape inference stops at onnxruntime's own operators.
     told = {"DefaultTensorType": TensorProto.FLOAT}
     quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx", use_external_data_format=True, extra_options=told)
-    return GraphText(language, folder / "dynamic.onnx")
+    return _opened(language, folder / "dynamic.onnx")
 
 
 def kits_graph(language: Any, path: Path, *, bits: Bits = EIGHT, **options: Any) -> GraphText:
@@ -114,7 +114,14 @@ def kits_graph(language: Any, path: Path, *, bits: Bits = EIGHT, **options: Any)
         options: What else that takes: moments.
     """
     write_layers(language, slice(0, None), path, bits=bits, **options)
-    return GraphText(language, path)
+    return _opened(language, path)
+
+
+def _opened(language: Any, path: Path) -> GraphText:
+    config = trunk(language).config
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    graph = OnnxLayers(path, layers=config.num_hidden_layers, heads=config.num_key_value_heads, size=size)
+    return GraphText(language, graph, path.parent.glob(f"{path.name}*"))
 
 
 class GraphText(nn.Module):
@@ -122,17 +129,15 @@ class GraphText(nn.Module):
 
     Args:
         language: The model that it came from, for embeddings.
-        path: The graph, its weights beside it.
+        graph: ``OnnxLayers``, or what is called as they are.
+        files: The graph's files, for its size.
     """
 
-    def __init__(self, language: Any, path: Path) -> None:
+    def __init__(self, language: Any, graph: Any, files: Iterable[Path]) -> None:
         super().__init__()
-        self.config, settings = language.config, trunk(language).config
-        size = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
-        heads, layers = settings.num_key_value_heads, settings.num_hidden_layers
-        self.graph = OnnxLayers(path, layers=layers, heads=heads, size=size)
+        self.config, self.graph = language.config, graph
         self.rows = nn.Parameter(language.get_input_embeddings().weight.detach(), requires_grad=False)
-        self.mb = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
+        self.mb = sum(file.stat().st_size for file in files) / 1e6
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> CausalLMOutputWithPast:  # noqa: ARG002
         """Return logits, shape (1, t, vocabulary)."""

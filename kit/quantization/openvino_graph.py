@@ -7,18 +7,17 @@ rate. ``bench_quantization`` measures both, so that it is known when that change
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from torch import Tensor
 
 from kit.errors import ModelError
 from kit.models.halves import trunk
+from kit.quantization.defaults import GraphText
 from kit.quantization.moments import NONE, Moments
 from kit.quantization.onnx_graph import check_layers
 from kit.quantization.rounding import quantise
@@ -27,7 +26,7 @@ from kit.quantization.smoothing import Laid, laid_out
 _FLOATS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
 
-def openvino_text(language: Any, path: Path, *, moments: Moments = NONE) -> OpenVinoText:
+def openvino_text(language: Any, path: Path, *, moments: Moments = NONE) -> GraphText:
     """Return a language model with its matrices in 8 bits, run by OpenVINO.
 
     Args:
@@ -44,57 +43,40 @@ def openvino_text(language: Any, path: Path, *, moments: Moments = NONE) -> Open
 
     check_layers(language)
     openvino.save_model(_Builder(language, moments).model(), str(path), compress_to_fp16=False)
-    return OpenVinoText(language, path)
+    files = [path, path.with_suffix(".bin")]
+    return GraphText(language, OpenVinoLayers(path), files)
 
 
-class OpenVinoText(nn.Module):
-    """A whole language model as one graph that remembers: it gives logits to ``text_loss``, and ``race`` times it.
+class OpenVinoLayers:
+    """A graph that remembers what it read; called as ``kit.quantization.runtime.OnnxLayers`` are.
 
     Args:
-        language: The model that it came from, for embeddings.
         path: The graph, its weights beside it.
     """
 
-    def __init__(self, language: Any, path: Path) -> None:
+    def __init__(self, path: Path) -> None:
         import openvino
 
-        super().__init__()
-        self.config, self.length = language.config, 0
         settings = {**_FLOATS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         self.asked = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-        self.rows = nn.Parameter(language.get_input_embeddings().weight.detach(), requires_grad=False)
-        self.mb = sum(path.with_suffix(end).stat().st_size for end in (".xml", ".bin")) / 1e6
+        self.length = 0
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> CausalLMOutputWithPast:  # noqa: ARG002
-        """Return logits, shape (1, t, vocabulary)."""
-        self._forget()
-        logits = self._read(input_ids[0].tolist(), np.arange(input_ids.shape[1]))
-        return CausalLMOutputWithPast(logits=torch.from_numpy(logits.copy())[None])
-
-    def start(self, ids: Sequence[int]) -> int:
-        """Read a prompt and return the likeliest next token."""
-        self._forget()
-        return self.go_on(*ids)
-
-    def go_on(self, *ids: int) -> int:
-        """Read one more token, or several, and return the likeliest next one."""
-        return int(self._read(ids, np.array([len(ids) - 1]))[-1].argmax())
-
-    def _forget(self) -> None:
+    def reset(self) -> None:
+        """Forget everything that was read."""
         self.asked.reset_state()
         self.length = 0
 
-    def _read(self, ids: Sequence[int], kept: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return logits, shape (k, vocabulary), at the kept places of some more tokens."""
-        fresh, total = len(ids), self.length + len(ids)
+    def __call__(self, hidden: NDArray[np.float32], kept: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Return logits, shape (k, vocabulary), at the kept places of some more embeddings (t, width), or at all."""
+        fresh, total = len(hidden), self.length + len(hidden)
         unseen = np.triu(np.full((fresh, total), np.finfo(np.float32).min, np.float32), 1 + self.length)
         given = {
-            "hidden": self.rows[list(ids)][None].numpy(), "mask": unseen[None, None],
-            "places": np.arange(self.length, total), "beam_idx": np.zeros(1, np.int32), "kept": kept,
+            "hidden": hidden[None], "mask": unseen[None, None], "places": np.arange(self.length, total),
+            "beam_idx": np.zeros(1, np.int32), "kept": np.arange(fresh) if kept is None else kept,
         }  # fmt: skip
         self.length = total
         out: NDArray[np.float32] = self.asked.infer(given)[0][0]
-        return out
+        return out.copy()  # the next call writes where this one did
 
 
 class _Builder:
