@@ -72,7 +72,7 @@ class Timing:
         first_s: Seconds to the first token.
         step_s: Median seconds for each token after it.
         foreign: Share of the machine that other processes used meanwhile.
-        read: Bytes a second that the machine read from memory in this round.
+        read: Bytes a second that the machine read from memory, the mean of just before and just after.
     """
 
     name: str
@@ -102,16 +102,19 @@ def race(
         new_tokens: Tokens written after each prompt.
         vocabulary: Prompts are drawn from the first so many tokens.
         seed: Of prompts and orders.
-        read: Returns bytes a second read from memory: ``bandwidth``, measured anew before each prompt.
+        read: Returns bytes a second read from memory: ``bandwidth``, measured anew around each copy's turn, since what
+            a shared machine's memory gives changes from one second to the next.
     """
     draw, found = random.Random(seed), []  # noqa: S311 - no secret
     for number in range(-1, rounds):
         for tokens in lengths:
             ids = [draw.randrange(vocabulary) for _ in range(tokens)]
-            bytes_s = (read or bandwidth)()
+            before = (read or bandwidth)()
             for name in draw.sample(list(runners), len(runners)):
-                timing = replace(_timed(name, runners[name], ids, new_tokens), read=bytes_s)
-                found += [timing] if number >= 0 else []
+                timing = _timed(name, runners[name], ids, new_tokens)
+                after = (read or bandwidth)()
+                found += [replace(timing, read=(before + after) / 2)] if number >= 0 else []
+                before = after
     return found
 
 

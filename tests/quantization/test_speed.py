@@ -44,6 +44,13 @@ def test_every_copy_runs_in_every_round_and_ratios_are_of_one_moment(monkeypatch
     assert found["quick"]["bytes_a_token_8"].value == pytest.approx(2000)
 
 
+def test_memory_is_timed_before_and_after_each_turn():
+    given = iter([100.0, 200.0, 400.0, 100.0, 300.0, 500.0])
+    runners = {"one": Sleeper([], [0.0], "one", 0.01), "two": Sleeper([], [0.0], "two", 0.01)}
+    timings = race(runners, lengths=(8,), rounds=1, new_tokens=1, read=lambda: next(given))
+    assert [one.read for one in timings] == [200.0, 400.0]
+
+
 def test_rounds_beside_busy_processes_are_left_out_where_there_is_a_quiet_one():
     quiet = [Timing("a", 8, 1.0, 0.1, 0.0), Timing("b", 8, 0.5, 0.05, 0.1)]
     busy = [Timing("a", 8, 9.0, 0.9, 0.0), Timing("b", 8, 0.5, 0.05, 0.9)]
