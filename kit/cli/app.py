@@ -15,6 +15,7 @@ from kit.cli import (
     export,
     gallery,
     lab,
+    lineage,
     listing,
     parts,
     push,
@@ -77,6 +78,7 @@ app.command("doctor")(doctor.doctor)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("lineage")(lineage.lineage)
 app.command("push")(push.push)
 app.command("gallery")(gallery.gallery)
 app.add_typer(parts.app, name="parts")
