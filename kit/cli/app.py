@@ -17,6 +17,7 @@ from kit.cli import (
     lab,
     lineage,
     listing,
+    merge,
     parts,
     push,
     quantize,
@@ -76,6 +77,7 @@ app.command("copy")(copying.copy)
 app.command("lab")(lab.lab)
 app.command("doctor")(doctor.doctor)
 app.command("quantize")(quantize.quantize)
+app.command("merge")(merge.merge)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
 app.command("lineage")(lineage.lineage)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from kit.data.looks import looks
 from kit.data.picture import Picture
 from kit.errors import DataError, Fault, ResultError
 from kit.evaluation.answers import Asked, pictures_of, row_scores
-from kit.evaluation.look_alikes import looks
 from kit.intervals import bootstrap
 from kit.result import Measurement
 

@@ -7,12 +7,12 @@ from dual_encoders import noise_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.data.looks import look
 from kit.data.picture import Picture
 from kit.data.rows import Question
 from kit.errors import DataError, ResultError
 from kit.evaluation.answers import row_scores, score_answers
 from kit.evaluation.checks import blind, image_gain, image_matters, majority, other_pictures, seen, shuffled
-from kit.evaluation.look_alikes import look
 from kit.intervals import bootstrap
 from kit.result import Result
 

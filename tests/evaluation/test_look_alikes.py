@@ -7,10 +7,11 @@ import pytest
 from dual_encoders import noise_pictures
 from PIL import Image
 
+from kit.data.looks import NEAR_BITS, NEAR_COLOUR, look, looks
 from kit.data.picture import Picture
 from kit.data.rows import ImageText
 from kit.errors import DataError
-from kit.evaluation.look_alikes import NEAR_BITS, NEAR_COLOUR, _have_look_alikes, look, looks, overlap
+from kit.evaluation.look_alikes import _have_look_alikes, overlap
 from kit.intervals import exact
 
 RGB = {"red": (220, 30, 30), "green": (30, 160, 30)}
