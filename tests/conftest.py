@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from kit.runner.machine import usable_cores
+from kit.runner.warm_owner import warm_kernels
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything imports numpy or torch: workers that each use every core are slower than one after the other.
@@ -25,6 +27,20 @@ LONGEST = ("test_recipes.py", "test_quality.py")
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run the suite on the cores that there are, and what was named file by file right here."""
     return 0 if any(".py" in word for word in config.args) else min(WORKERS, usable_cores())
+
+
+_kept_warm = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep kernels warm for a suite of many workers, which run notebooks by the dozen; KIT_WARM=0 keeps them cold."""
+    if getattr(config.option, "numprocesses", None):
+        _kept_warm.enter_context(warm_kernels(env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}))
+
+
+def pytest_unconfigure() -> None:
+    """End the preloaded process."""
+    _kept_warm.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,6 +34,8 @@ def test_what_is_inside(wheel: Path, root: Path) -> None:
     sources = sorted((root / "kit").rglob("*"))
     wanted = {str(path.relative_to(root)) for path in sources if path.is_file() and "__pycache__" not in path.parts}
     wanted |= {f"kit/_share/notebooks/{path.name}" for path in (root / "notebooks").glob("*.ipynb")}
+    (kernel,) = [name for name in names if name.endswith(".data/data/share/jupyter/kernels/kit-warm/kernel.json")]
+    wanted.add(kernel)
     wanted |= {f"kit/_share/recipes/{path.name}" for path in (root / "recipes").glob("*.yaml")}
     assert len(wanted) > 60
     assert names == wanted

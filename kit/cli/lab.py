@@ -24,7 +24,7 @@ def lab(
     From a clone it opens the clone's own notebooks; from an installed kit a copy in ./kit-notebooks, in which
     nothing of yours is ever overwritten.
     """
-    from kit.runner.execute import PATIENT
+    from kit.runner.warm import PATIENT
 
     folder = notebooks_folder(Path.cwd())
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}"]

@@ -35,6 +35,15 @@ def run(
             help=r"Stop the notebook after this long. \[default: the recipe's, else 4 h]",
         ),
     ] = None,
+    limit_gib: Annotated[
+        float | None,
+        typer.Option(
+            "--limit-gib",
+            min=0.1,
+            metavar="GIB",
+            help=r"Stop it when it and its children hold more memory. \[default: the recipe's, else none]",
+        ),
+    ] = None,
     price_per_hour: Annotated[
         float | None,
         typer.Option(
@@ -63,7 +72,8 @@ def run(
     plan = make_plan(recipe, target=target, size=size, given=from_command_line(parameters or [], recipe.notebook))
     with cell_bar(plan.recipe.name) as on_cell:
         hooks = Hooks(on_cell, lambda line: print(line, file=sys.stderr, flush=True))
-        done = carry_out(plan, out=out, force=force, limit_s=limit_s, price_per_hour=price_per_hour, hooks=hooks)
+        limits = {"limit_s": limit_s, "limit_gib": limit_gib}
+        done = carry_out(plan, out=out, force=force, price_per_hour=price_per_hour, hooks=hooks, **limits)
     show(done)
     if not done.passed:
         raise typer.Exit(1)

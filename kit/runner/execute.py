@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -11,18 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from kit.result import MIME, Result
-from kit.runner.kernel import kernel, kill_tree
+from kit.runner.kernel import kernel, kill_tree, why_cold
 from kit.runner.notebook import Notebook
+from kit.runner.warm import PATIENT
 from kit.runner.watch import Cost, Watch
 
 EXECUTED = "executed.ipynb"
-# Threads that wait spin only briefly before they give their core away. Pictures a second, measured on two cores: by
-# default 65 alone and 4 to 14 beside one other busy process; with this 60 and 35. What the user has set wins.
-PATIENT = MappingProxyType({"GOMP_SPINCOUNT": "5000"})
 LIMIT_S = 4 * 3600.0
 OnCell = Callable[[int, int, str], None]
 
@@ -67,6 +65,7 @@ def execute(
     into: Path,
     cwd: Path,
     limit_s: float,
+    limit_gib: float | None = None,
     on_cell: OnCell | None = None,
 ) -> Cost:
     """Run a notebook and leave ``executed.ipynb`` in the folder ``into``.
@@ -77,6 +76,7 @@ def execute(
         into: The run's folder; the notebook sees it as ``KIT_RUN_DIR``.
         cwd: The kernel's working directory; that of this process stays as it is.
         limit_s: Seconds after which the kernel is killed.
+        limit_gib: Memory of the kernel and its children above which it is killed, GiB; None for no such limit.
         on_cell: Called at the start of each code cell: how many are done, how many there are, the heading above it.
 
     Raises:
@@ -91,7 +91,7 @@ def execute(
     env = {**PATIENT, **os.environ, "KIT_RUN_DIR": str(into)}
     with log_path.open("wb") as log, _started(notebook.language, kernel_name, cwd=cwd, env=env, log=log) as manager:
         pid = manager.provisioner.pid
-        with Watch(pid, limit_s=limit_s, on_limit=lambda: kill_tree(pid)) as watch:
+        with Watch(pid, limit_s=limit_s, limit_gib=limit_gib, on_limit=lambda: kill_tree(pid)) as watch:
             try:
                 _papermill(
                     node, into / EXECUTED, values, manager=manager, kernel_name=kernel_name,
@@ -99,7 +99,7 @@ def execute(
                 )  # fmt: skip
             except Exception as error:
                 raise _explained(error, manager, watch, into, progress) from error
-            cost = watch.cost()
+            cost = dataclasses.replace(watch.cost(), cold=why_cold(manager))
     log_path.unlink()
     _refuse_exit(into / EXECUTED)
     if on_cell is not None:
@@ -182,8 +182,8 @@ def _explained(error: Exception, manager: Any, watch: Watch, into: Path, progres
     from papermill.exceptions import PapermillExecutionError
 
     cell = _place(_cells(into / EXECUTED), progress.index)
-    if watch.limit_reached:
-        return NotebookStoppedError(f"did not end within its limit of {watch.limit_s:g} s and was stopped", cell=cell)
+    if watch.exceeded:
+        return NotebookStoppedError(f"{watch.exceeded} and was stopped", cell=cell)
     if isinstance(error, PapermillExecutionError):
         return _raised(error, into)
     if isinstance(error, DeadKernelError):

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ def kernel(
     env: Mapping[str, str],
     log: IO[bytes],
     spec_python: str = sys.executable,
+    warm: str = "",
 ) -> Iterator[Any]:
     """Start a kernel, give its (asynchronous) manager, and end it with everything that it started.
 
@@ -44,11 +46,14 @@ def kernel(
         env: The kernel's environment.
         log: Takes what the kernel process itself writes.
         spec_python: The interpreter for Python notebooks.
+        warm: The socket of a preloaded process that forks Python kernels; by default the one that ``KIT_WARM`` names,
+            and a cold kernel without one, or where a fork would not be the same.
     """
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
 
     from kit.runner.client import PatientClient
+    from kit.runner.warm import VARIABLE
 
     folder = Path(tempfile.mkdtemp(prefix="kit-kernel-"))  # 0700, so nobody else reaches the sockets
     settings: dict[str, Any] = {"connection_file": str(folder / "k.json"), "kernel_name": kernel_name}
@@ -58,6 +63,7 @@ def kernel(
     manager.client_factory = PatientClient
     if language == "python":
         manager._kernel_spec = _this_python(spec_python)
+        _warmed(manager, warm or os.environ.get(VARIABLE, "0"))
     pid = 0
     try:
         run_sync(manager.start_kernel)(
@@ -78,6 +84,23 @@ def _this_python(python: str) -> Any:
 
     argv = [python, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     return KernelSpec(argv=argv, language="python", display_name="Python 3")
+
+
+def _warmed(manager: Any, address: str) -> None:
+    """Let a manager ask the preloaded process at ``address`` for its kernel, before it starts one itself."""
+    if address == "0":
+        return
+    from kit.runner.warm_provisioner import WarmProvisioner
+
+    manager.kernel_id = str(uuid.uuid4())
+    manager.provisioner = WarmProvisioner(
+        kernel_id=manager.kernel_id, kernel_spec=manager._kernel_spec, parent=manager, address=address
+    )
+
+
+def why_cold(manager: Any) -> str:
+    """Return why a manager's kernel is a cold one; empty for a warm one."""
+    return str(getattr(manager.provisioner, "cold", "no preloaded process was there"))
 
 
 def kill_tree(pid: int) -> None:

@@ -14,7 +14,7 @@ from kit.runner.parameters import value_faults
 DEFAULT_SIZE = "laptop"
 KEYS = frozenset({"notebook", "about", "sizes", "expect", "budget", "inputs", "tier"})
 OPERATORS = frozenset({"at_least", "at_most", "above_baseline"})
-BUDGETS = frozenset({"wall_s", "peak_rss_gib", "limit_s"})
+BUDGETS = frozenset({"wall_s", "peak_rss_gib", "limit_s", "limit_gib"})
 INPUT_KINDS = frozenset({"data", "model"})
 
 
@@ -50,7 +50,7 @@ class Recipe:
         about: One line on what it does.
         sizes: Parameter values by size; the default size is always there.
         expect: Claims by size.
-        budget: By size: ``wall_s`` and ``peak_rss_gib`` (which warn) and ``limit_s`` (which stops the run).
+        budget: By size: ``wall_s`` and ``peak_rss_gib`` (which warn), ``limit_s`` and ``limit_gib`` (which stop it).
         inputs: Which parameters are source strings: "data" or "model" by parameter.
         tier: The smallest machine it fits, "binder" for mybinder.org's 2 GB.
         path: The YAML file; None for a notebook without a recipe.

@@ -65,7 +65,7 @@ class Hooks:
 
 def run(
     plan: Plan, *, out: Path, force: bool = False, limit_s: float | None = None,
-    price_per_hour: float | None = None, hooks: Hooks | None = None,
+    limit_gib: float | None = None, price_per_hour: float | None = None, hooks: Hooks | None = None,
 ) -> Run:  # fmt: skip
     """Carry out a plan, or return the run of the same digest that is already there.
 
@@ -74,6 +74,7 @@ def run(
         out: The folder of runs.
         force: Run again even if it is there.
         limit_s: Seconds after which the notebook is stopped; the recipe's, else four hours.
+        limit_gib: Memory above which it is stopped, GiB; the recipe's, else none.
         price_per_hour: What the machine costs, in any currency; shown in the report.
         hooks: What to call meanwhile.
 
@@ -99,12 +100,10 @@ def run(
         began = time.monotonic()
         _pull_parts(plan)
         with ledger.partial(final) as folder:
-            settled = _Settled(limit_s or _limit(plan), price_per_hour, pulled_s=time.monotonic() - began)
+            budget = plan.recipe.budget.get(plan.size, {})
+            limits = (limit_s or budget.get("limit_s", LIMIT_S), limit_gib or budget.get("limit_gib"))
+            settled = _Settled(*limits, price_per_hour, pulled_s=time.monotonic() - began)
             return _fresh(plan, folder, final, settled, hooks)
-
-
-def _limit(plan: Plan) -> float:
-    return plan.recipe.budget.get(plan.size, {}).get("limit_s", LIMIT_S)
 
 
 def _pull_parts(plan: Plan) -> None:
@@ -118,6 +117,7 @@ def _pull_parts(plan: Plan) -> None:
 @dataclass(frozen=True)
 class _Settled:
     limit_s: float
+    limit_gib: float | None
     price_per_hour: float | None
     pulled_s: float
 
@@ -131,9 +131,10 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hook
             into=folder,
             cwd=Path.cwd(),
             limit_s=settled.limit_s,
+            limit_gib=settled.limit_gib,
             on_cell=hooks.on_cell,
         )
-        cost = Cost(round(settled.pulled_s + cost.wall_s, 3), cost.peak_rss_gib)
+        cost = dataclasses.replace(cost, wall_s=round(settled.pulled_s + cost.wall_s, 3))
         _tidy(folder, final)
         result = _with_relative_bundles(read_result(folder / EXECUTED), final)
     except NotebookStoppedError as error:
@@ -168,6 +169,7 @@ def _record(plan: Plan, started: dt.datetime, cost: Cost, price: float | None) -
         "started": started.isoformat(timespec="seconds"),
         "wall_s": cost.wall_s,
         "peak_rss_gib": cost.peak_rss_gib,
+        "kernel": f"cold: {cost.cold}" if cost.cold else "warm",
         "price_per_hour": price,
         "versions": machine.versions(),
         "machine": machine.describe(),

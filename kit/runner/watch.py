@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ class Cost:
     Args:
         wall_s: Seconds from the kernel's start to its end; in a run's record, pulling its parts is added.
         peak_rss_gib: Largest resident memory of the kernel and all its children together, in GiB (2**30 bytes).
+        cold: Why the kernel was a cold one; empty for a warm one.
     """
 
     wall_s: float
     peak_rss_gib: float
+    cold: str = "no preloaded process was there"
 
 
 class Watch:
@@ -34,17 +37,21 @@ class Watch:
         pid: The root of the tree.
         limit_s: Seconds after which ``on_limit`` is called.
         on_limit: What to do then; called in the watch's thread.
+        limit_gib: Resident memory of the whole tree, in GiB, above which it is called too; None for no such limit.
     """
 
-    def __init__(self, pid: int, *, limit_s: float, on_limit: Callable[[], None]) -> None:
+    def __init__(
+        self, pid: int, *, limit_s: float, on_limit: Callable[[], None], limit_gib: float | None = None
+    ) -> None:
         self._pid = pid
-        self.limit_s = limit_s
+        self._limit_s = limit_s
+        self._limit_bytes = math.inf if limit_gib is None else limit_gib * 2**30
         self._on_limit = on_limit
         self._peak_bytes = 0
         self._begun = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="kit-watch", daemon=True)
-        self.limit_reached = False
+        self.exceeded = ""
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -61,14 +68,21 @@ class Watch:
 
     def _loop(self) -> None:
         while not self._ended.wait(EVERY_S):
-            self._sample()
-            if time.monotonic() - self._begun > self.limit_s:
-                self.limit_reached = True
+            now_bytes = self._sample()
+            if time.monotonic() - self._begun > self._limit_s:
+                self.exceeded = f"did not end within its limit of {self._limit_s:g} s"
+            elif now_bytes > self._limit_bytes:
+                self.exceeded = (
+                    f"took {now_bytes / 2**30:.2f} GiB, more than its limit of {self._limit_bytes / 2**30:g}"
+                )
+            if self.exceeded:
                 self._on_limit()
                 return
 
-    def _sample(self) -> None:
-        self._peak_bytes = max(self._peak_bytes, tree_rss(self._pid), _high_water(self._pid))
+    def _sample(self) -> int:
+        now_bytes = tree_rss(self._pid)
+        self._peak_bytes = max(self._peak_bytes, now_bytes, _high_water(self._pid))
+        return now_bytes
 
 
 def tree_rss(pid: int) -> int:
