@@ -7,6 +7,7 @@ some of its layers left out, so masks, rotary embeddings and caches stay transfo
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from typing import Any, Protocol
 
@@ -91,6 +92,12 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+def cache_name(model: Any) -> str:
+    """Return what a model calls the keys and values that came before: ``cache`` from transformers 5.24 on."""
+    named = inspect.signature(type(model).forward).parameters
+    return "cache" if "cache" in named else "past_key_values"
+
+
 def _unchanged(hidden: Tensor, mask: Tensor, past: Any = None, **more: Any) -> Tensor:  # noqa: ARG001 - a Half
     return hidden
 
@@ -113,7 +120,7 @@ def _window(config: Any) -> float:
 
 
 def _running(half: Any) -> Half:
-    window = _window(half.config)
+    window, cache = _window(half.config), cache_name(half)
 
     def run(hidden: Tensor, mask: Tensor, past: Any = None, **more: Any) -> Tensor:
         t, total = hidden.shape[1], mask.shape[1]
@@ -128,8 +135,8 @@ def _running(half: Any) -> Half:
             inputs_embeds=hidden,
             attention_mask=added,
             position_ids=positions(mask)[:, total - t :],
-            past_key_values=past,
             use_cache=past is not None,
+            **{cache: past},
             **more,
         ).last_hidden_state
         return out

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from kit.errors import ModelError
 from kit.models.halves import lower, trunk, upper
@@ -143,6 +143,7 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
         image_mask: Tensor | None = None,
         labels: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **_: Any,
@@ -157,41 +158,40 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
             image_mask: Which tokens, past ones included, are a picture's; found in ``input_ids`` by default.
             labels: Wanted token ids, -100 where nothing is asked; shifted here; shape (b, t).
             past_key_values: What came before.
+            cache: The same, as transformers calls it from 5.24 on.
             use_cache: Return it for the next call.
             logits_to_keep: Only the last so many positions, or the positions in a tensor; 0 for all.
 
         Raises:
             ModelError: image tokens that are not those of the pictures, or past ones that are not told.
         """
-        out = self.states(
+        past = past_key_values if cache is None else cache
+        past = DynamicCache() if use_cache and past is None else past
+        hidden = self.states(
             input_ids, attention_mask, pixel_values=pixel_values, picture_tokens=picture_tokens,
-            image_mask=image_mask, past_key_values=past_key_values, use_cache=use_cache,
+            image_mask=image_mask, past=past,
         )  # fmt: skip
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.get_output_embeddings()(out.last_hidden_state[:, kept])
+        logits = self.get_output_embeddings()(hidden[:, kept])
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
+        return CausalLMOutputWithPast(loss, logits, past)
 
     def states(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, pixel_values: Tensor | None = None,
-        picture_tokens: Tensor | None = None, image_mask: Tensor | None = None, past_key_values: Any = None,
-        use_cache: bool | None = None, **_: Any,
-    ) -> BaseModelOutputWithPast:  # fmt: skip
+        picture_tokens: Tensor | None = None, image_mask: Tensor | None = None, past: Any = None,
+    ) -> Tensor:  # fmt: skip
         """Return the hidden states that the head reads, shape (b, t, width); see ``forward``."""
         here = input_ids == self.config.image_token_id
-        image_mask = self._told(here, image_mask, past_key_values)
+        image_mask = self._told(here, image_mask, past)
         mask = torch.ones_like(image_mask) if attention_mask is None else attention_mask.bool()
         if picture_tokens is None and pixel_values is not None:
             picture_tokens = by_row(self.project(pixel_values), image_mask)
         self._check_places(here, picture_tokens)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
         # A token that was added for pictures has no embedding, and none is read.
         hidden = self.get_input_embeddings()(input_ids.masked_fill(here, 0))
-        hidden = self._through(hidden, _Layout(here, image_mask, mask), picture_tokens, past_key_values)
-        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
+        return self._through(hidden, _Layout(here, image_mask, mask), picture_tokens, past)
 
     def _told(self, here: Tensor, image_mask: Tensor | None, past: Any) -> Tensor:
         seen = past.get_seq_length() if past is not None else 0
@@ -262,17 +262,18 @@ class StitchedModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untype
         return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, past_key_values: Any = None, attention_mask: Tensor | None = None,
-        picture_tokens: Tensor | None = None, use_cache: bool | None = None, **_: Any,
+        self, input_ids: Tensor, past_key_values: Any = None, attention_mask: Tensor | None = None, *,
+        picture_tokens: Tensor | None = None, use_cache: bool | None = None, cache: Any = None, **_: Any,
     ) -> dict[str, Any]:  # fmt: skip
         """Return what ``forward`` takes for the next step: tokens that the cache has not seen."""
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = past_key_values if cache is None else cache
+        seen = past.get_seq_length() if past is not None else 0
         return {
             "input_ids": input_ids[:, seen:],
             "image_mask": input_ids == self.config.image_token_id,
             "attention_mask": attention_mask,
             "picture_tokens": picture_tokens,
-            "past_key_values": past_key_values,
+            "past_key_values": past,
             "use_cache": use_cache,
             "logits_to_keep": 1,
         }

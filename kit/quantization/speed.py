@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from transformers import DynamicCache
 
 from kit.errors import DataError
+from kit.models.halves import cache_name
 from kit.quantization.sizes import MB, disk_bytes
 from kit.result import Measurement
 
@@ -42,12 +44,13 @@ class TorchRunner:
     """
 
     def __init__(self, language: Any) -> None:
-        self.language, self.past = language.eval(), None
+        self.language, self.past = language.eval(), DynamicCache()
+        self.cache = cache_name(language)
 
     @torch.inference_mode()
     def start(self, ids: Sequence[int]) -> int:
         """Read a prompt and return the likeliest next token."""
-        self.past = None
+        self.past = DynamicCache()
         return self._read(list(ids))
 
     @torch.inference_mode()
@@ -57,8 +60,7 @@ class TorchRunner:
 
     def _read(self, ids: list[int]) -> int:
         given = torch.tensor([ids], device=self.language.device)
-        out = self.language(input_ids=given, past_key_values=self.past, use_cache=True, logits_to_keep=1)
-        self.past = out.past_key_values
+        out = self.language(input_ids=given, use_cache=True, logits_to_keep=1, **{self.cache: self.past})
         return int(out.logits[0, -1].argmax())
 
 

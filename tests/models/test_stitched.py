@@ -64,7 +64,7 @@ def test_the_loss_is_the_shifted_cross_entropy_of_answers(model):
         out = model.model(**rows, labels=labels)
     wanted = F.cross_entropy(out.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
     torch.testing.assert_close(out.loss, wanted)
-    assert out.past_key_values is None
+    assert set(out) == {"loss", "logits"}
     last = logits(model, rows, logits_to_keep=2)
     torch.testing.assert_close(last, out.logits[:, -2:])
 
@@ -203,13 +203,24 @@ def test_a_picture_that_was_cut_off_is_an_error(models):
         logits(models["prefix"], {**rows, **cut})
 
 
+def test_what_was_read_is_not_read_again_for_the_next_word(model):
+    rows = Chat.of(model).prompts(MIXED[:1], QUESTIONS[:1])
+    read = []
+    head = model.model.language_model.model.norm  # of all layers' output
+    hook = head.register_forward_hook(lambda _, given, __: read.append(given[0].shape[1]))
+    model.model.generate(**rows, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    hook.remove()
+    assert read == [rows["input_ids"].shape[1], 1, 1, 1, 1]
+
+
 def test_a_cache_by_hand_needs_to_know_where_the_picture_was(model):
     rows = Chat.of(model).prompts(MIXED[:1], QUESTIONS[:1])
     with torch.no_grad():
         seen = model.model(**rows, use_cache=True)
         token = seen.logits[:, -1:].argmax(-1)
         mask = F.pad(rows["attention_mask"], (0, 1), value=1)
-        step = {"input_ids": token, "attention_mask": mask, "past_key_values": copy.deepcopy(seen.past_key_values)}
+        past = copy.deepcopy(seen.to_tuple()[-1])
+        step = {"input_ids": token, "attention_mask": mask, "past_key_values": past}
         with pytest.raises(ModelError, match=r"(?s)image_mask: must be given for all .* Fix: give it, or use generate"):
             model.model(**step)
         where = F.pad(rows["input_ids"] == model.model.config.image_token_id, (0, 1))
