@@ -76,6 +76,37 @@ def rater_tastes(models: int, *, raters: int, rater_sd: float, seed: int) -> Flo
     return np.random.default_rng([seed, 1]).normal(size=(raters, models)) * rater_sd
 
 
+def at_reliability(taste: Mapping[tuple[str, str], float], reliability: float) -> dict[tuple[str, str], float]:
+    """Return appeals by which raters choose the better of an item's two outputs with a chance of ``reliability``.
+
+    Args:
+        taste: How good each output truly is, on any scale, by (item, condition); two conditions an item. Two that are
+            equally good are a coin's.
+        reliability: Above 0.5, below 1.
+
+    Raises:
+        StudyError: a reliability out of range, or items with another number of outputs; all at once.
+    """
+    by_item: dict[str, dict[str, float]] = {}
+    for (item, condition), good in taste.items():
+        by_item.setdefault(item, {})[condition] = good
+    faults = [
+        Fault(f"taste: {item}", f"two outputs are compared, got {len(own)}")
+        for item, own in by_item.items()
+        if len(own) != 2
+    ]
+    if not 0.5 < reliability < 1:
+        faults.append(Fault("reliability", f"must be above 0.5 and below 1, got {reliability!r}"))
+    raise_faults(faults, StudyError)
+    reach = math.log(reliability / (1 - reliability)) / 2
+    found = {}
+    for item, own in by_item.items():
+        (one, good), (other, also) = own.items()
+        found[item, one] = reach * ((good > also) - (good < also))
+        found[item, other] = -found[item, one]
+    return found
+
+
 def vote_simulated(
     study: Study,
     store: Store,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from kit.data.rows import Conversation, Message, Preference
-from kit.errors import DataError, Fault
+from kit.errors import DataError, Fault, raise_faults
 
+T = TypeVar("T")
 SHOWN = 5  # ids in a fault
 
 
@@ -24,6 +26,29 @@ def contrasted(rows: Sequence[Preference]) -> list[Conversation]:
         for row in rows
         for name, answer in (("chosen", row.chosen), ("rejected", row.rejected))
     ]
+
+
+def read_both(rows: Sequence[Preference], read: Callable[[list[Conversation]], T]) -> T:
+    """Return what ``read`` makes of ``contrasted(rows)``, or raise all that is wrong with all rows.
+
+    Args:
+        rows: The rows.
+        read: Makes of conversations what is trained on; raises a DataError with all faults of theirs.
+
+    Raises:
+        DataError: no rows, those of ``preference_faults``, and those that ``read`` finds in the others.
+    """
+    faults = preference_faults(rows)
+    # A row at fault already is not read: an empty answer would be told twice.
+    sound = [row for row in rows if not preference_faults([row])] if faults else rows
+    found: T | None = None
+    try:
+        found = read(contrasted(sound)) if sound or not faults else None
+    except DataError as error:
+        faults += error.faults
+    raise_faults(faults, DataError)
+    assert found is not None  # noqa: S101  # nothing was read only of faulty rows
+    return found
 
 
 def mismatched(rows: Sequence[Preference]) -> list[Conversation]:

@@ -19,6 +19,7 @@ from kit.progress import track
 
 PICTURES = 8  # a batch
 Ids = tuple[int, ...]
+Key = tuple[str, str]  # a picture's digest, empty for none, and the question
 
 
 class PackedAnswers:
@@ -45,6 +46,15 @@ class PackedAnswers:
         """Return one answer per question; a picture may be None. Equal questions about one picture are asked once."""
         if not questions:
             return []
+        asked, distinct, about, prompts = self._distinct(pictures, questions)
+        said = self._chosen(about, prompts) if self.candidates is not None else self._written(about, prompts)
+        found = dict(zip(distinct, said, strict=True))
+        return [found[one] for one in asked]
+
+    def _distinct(
+        self, pictures: Sequence[Picture | None], questions: Sequence[str]
+    ) -> tuple[list[Key], list[Key], list[Picture | None], list[Ids]]:
+        """Return each row's key, and in the order of ``grouped`` the distinct keys, their pictures and prompts."""
         asked = [
             ("" if picture is None else picture.digest(), question)
             for picture, question in zip(pictures, questions, strict=True)
@@ -57,10 +67,7 @@ class PackedAnswers:
         for digest, question in distinct:
             if (question, bool(digest)) not in known:
                 known[question, bool(digest)] = self.cut.question(question, seen=bool(digest))
-        prompts = [known[question, bool(digest)] for digest, question in distinct]
-        said = self._chosen(about, prompts) if self.candidates is not None else self._written(about, prompts)
-        found = dict(zip(distinct, said, strict=True))
-        return [found[one] for one in asked]
+        return asked, distinct, about, [known[question, bool(digest)] for digest, question in distinct]
 
     def _chosen(self, pictures: list[Picture | None], prompts: list[Ids]) -> list[str]:
         assert self.candidates is not None  # noqa: S101  # __call__ asks
@@ -79,7 +86,7 @@ class PackedAnswers:
         return [next(iter(some)) for some in left]
 
     def _written(self, pictures: list[Picture | None], prompts: list[Ids]) -> list[str]:
-        ends, mark = self.cut.chat.form.ends, self.cut.chat.form.placeholder_id
+        ends = self.cut.chat.form.ends
         said: list[list[int]] = [[] for _ in prompts]
         for depth in range(self.max_new_tokens):
             rows = [row for row, ids in enumerate(said) if not ids or ids[-1] not in ends]
@@ -87,11 +94,22 @@ class PackedAnswers:
                 break
             ahead = [(*prompts[row], *said[row]) for row in rows]
             about = [pictures[row] for row in rows]
-            best = self._next(about, ahead, partial(_best, mark), keep=not depth)
+            best = self._next(about, ahead, self._pick, keep=not depth)
             for row, token in zip(rows, best[:, 0].tolist(), strict=True):
                 said[row].append(token)
         decode = self.cut.model.processor.tokenizer.batch_decode
         return [text.strip() for text in decode(said, skip_special_tokens=True)]
+
+    def _pick(self, hidden: Tensor, head: Tensor) -> Tensor:
+        """Return how each text goes on, shape (n, 1)."""
+        return self._logits(hidden, head).argmax(-1, keepdim=True)
+
+    def _logits(self, hidden: Tensor, head: Tensor) -> Tensor:
+        """Return what may come next; never the image token, as in ``StitchedModel.generate``."""
+        mark = self.cut.chat.form.placeholder_id
+        logits = F.linear(hidden, head)
+        logits[:, mark : mark + 1] = -torch.inf  # none where the token was added for pictures and has no logit
+        return logits
 
     @torch.no_grad()
     def _next(
@@ -113,13 +131,6 @@ class PackedAnswers:
                 rows.append(taken(even, self.tail.head)[: len(hidden)].cpu())
                 bar.update(len(batch.pictured))
         return torch.cat(rows)
-
-
-def _best(mark: int, hidden: Tensor, head: Tensor) -> Tensor:
-    """Return the likeliest token but the image token, as ``StitchedModel.generate`` does."""
-    logits = F.linear(hidden, head)
-    logits[:, mark : mark + 1] = -torch.inf  # none where the token was added for pictures and has no logit
-    return logits.argmax(-1, keepdim=True)
 
 
 def _of(tokens: Tensor, hidden: Tensor, head: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kit.data.rows import Preference
-from kit.errors import DataError, ModelError, raise_faults
-from kit.models.contrasted import contrasted, mismatched, preference_faults
+from kit.errors import ModelError
+from kit.models.contrasted import mismatched, read_both
 from kit.models.dual_encoder import tensors_digest
 from kit.models.language_cut import LanguageCut
-from kit.models.packs import Batch, Packs, Text
+from kit.models.packs import Batch, Packs
 from kit.models.quick_layers import FrozenHead
 from kit.progress import track
 
@@ -109,7 +109,7 @@ class PreferencePacks:
                 empty answer, two equal ones, a margin that is none, a picture that the template leaves out, image
                 tokens in the words, more than the model reads.
         """
-        texts = _read(cut, rows)
+        texts = read_both(rows, cut.texts)
         own = [texts[place : place + 2] for place in range(0, len(texts), 2)]
         if mismatch:
             own = [[*both, text] for both, text in zip(own, cut.texts(mismatched(rows)), strict=True)]
@@ -191,17 +191,3 @@ def _summed(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     head = getattr(model, "module", model).head  # accelerate wraps what several processes train
     nats: Tensor = FrozenHead.apply(model(batch), head, batch.labels)
     return batch.per_text(nats), batch.per_text(torch.ones_like(nats))
-
-
-def _read(cut: LanguageCut, rows: Sequence[Preference]) -> list[Text]:
-    """Return each row's two texts, or raise all that is wrong with all rows."""
-    faults = preference_faults(rows)
-    # A row at fault already is not read: an empty answer would be told twice.
-    sound = [row for row in rows if not preference_faults([row])] if faults else rows
-    texts: list[Text] = []
-    try:
-        texts = cut.texts(contrasted(sound)) if sound or not faults else []
-    except DataError as error:
-        faults += error.faults
-    raise_faults(faults, DataError)
-    return texts

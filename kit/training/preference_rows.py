@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kit.data.rows import Preference
-from kit.errors import DataError, raise_faults
-from kit.models.contrasted import contrasted, mismatched, preference_faults
+from kit.models.contrasted import mismatched, read_both
 from kit.models.dual_encoder import tensors_digest
 from kit.models.preference_packs import Likelihood, likelihoods
 from kit.models.vision_language import VisionLanguage
@@ -95,15 +94,8 @@ class PreferenceRows:
                 empty answer, two equal ones, a margin that is none, and all that ``count_tokens`` finds, such as a
                 picture whose tokens are lost.
         """
-        faults = preference_faults(rows)
-        # A row at fault already is not encoded: an empty answer would be told twice.
-        sound = [row for row in rows if not preference_faults([row])] if faults else rows
         options: dict[str, Any] = {"picture_required": False, "max_length": max_length}
-        try:
-            texts = Encoded.of(model, contrasted(sound) if sound or not faults else [], **options)
-        except DataError as error:
-            faults += error.faults
-        raise_faults(faults, DataError)
+        texts = read_both(rows, lambda talks: Encoded.of(model, talks, **options))
         others = Encoded.of(model, mismatched(rows), **options) if mismatch else None
         return cls(texts, torch.tensor([row.margin for row in rows], dtype=torch.float32), others)
 

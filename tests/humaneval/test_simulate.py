@@ -11,7 +11,7 @@ from kit.humaneval.items import Item, Output
 from kit.humaneval.leaderboard import leaderboard
 from kit.humaneval.raters import gold_accuracy, left_share, self_consistency
 from kit.humaneval.schedule import tasks_of
-from kit.humaneval.simulate import vote_simulated
+from kit.humaneval.simulate import at_reliability, vote_simulated
 from kit.humaneval.store import Store
 
 RATERS = ("simulated 1", "simulated 2", "simulated 3")
@@ -78,3 +78,24 @@ def test_nobody_votes_under_a_persons_name(store):
     assert [fault.what for fault in caught.value.faults] == ["'ana' may be a person", "'ben' may be a person"]
     with pytest.raises(StudyError, match="this is best_of"):
         vote_simulated(make_study(4, raters=RATERS, design="best_of"), store, {})
+
+
+def test_raters_choose_the_better_one_as_often_as_they_are_reliable(store):
+    study = simulated_study(200)
+    taste = {
+        (item.id, name): float(n % 2 == (name == "base"))
+        for n, item in enumerate(study.items)
+        for name in study.conditions
+    }
+    store.register(study)
+    vote_simulated(study, store, at_reliability(taste, 0.8), tie=0.0, seed=2)
+    votes = [vote for vote in store.votes(study.name) if vote.kind == "first"]
+    right = [taste[vote.item, vote.shown[("left", "right").index(vote.answer)]] for vote in votes]
+    assert len(right) > 550
+    assert abs(np.mean(right) - 0.8) < 4 * (0.16 / len(right)) ** 0.5
+
+
+def test_equal_outputs_are_a_coins_and_wrong_reliabilities_are_told():
+    assert at_reliability({("i", "a"): 2.0, ("i", "b"): 2.0}, 0.9) == {("i", "a"): 0.0, ("i", "b"): 0.0}
+    with pytest.raises(StudyError, match=r"(?s)taste: i: two outputs are compared, got 1.*reliability: must be above"):
+        at_reliability({("i", "a"): 2.0}, 1.0)
