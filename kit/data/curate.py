@@ -17,6 +17,7 @@ from kit.data.curation import Decision
 from kit.data.looks import NEAR_COLOUR, Look, bits_cosine, look_vectors
 from kit.data.near import NEIGHBOURS, Thinned, thin
 from kit.data.near_search import BLOCK, Vectors, blocks, search_of, unit
+from kit.data.strangers import stranger_probability
 from kit.data.two_groups import two_groups
 from kit.errors import DataError, Fault, raise_faults
 
@@ -91,7 +92,12 @@ def look_duplicates(ids: Sequence[str], looks: Sequence[Look], *, priority: Arra
 
 
 def low_agreement(
-    ids: Sequence[str], scores: ArrayLike, *, below: float | None = None, surest: float = 0.5
+    ids: Sequence[str],
+    scores: ArrayLike,
+    *,
+    reached: ArrayLike | None = None,
+    below: float | None = None,
+    surest: float = 0.5,
 ) -> list[Decision]:
     """Return the rows whose picture and caption agree least, by scores that somebody's CLIP gave.
 
@@ -101,13 +107,24 @@ def low_agreement(
     Args:
         ids: The rows' ids, n of them.
         scores: How well picture and caption agree, higher is better; shape (n,).
-        below: Scores that are too low; by default the border between two groups of scores.
-        surest: Without ``below``: how probable it must be that a row is of the low group, 0 < surest < 1.
+        reached: The share of other rows' captions that agree at least as well, from ``kit.data.strangers.beyond``;
+            shape (n,). It tells how probable it is that a caption is such a stranger, and no threshold is needed.
+        below: Scores that are too low. Without it and without ``reached``: the border between two groups of scores.
+        surest: Without ``below``: how probable it must be that a caption is wrong, 0 < surest < 1.
 
     Raises:
         DataError: shapes that do not fit, or scores without two groups.
     """
     values = _numbers("scores", scores, len(ids))
+    if reached is not None and below is None:
+        _check_surest(surest)
+        shares = _numbers("reached", reached, len(ids))
+        chance = stranger_probability(shares).probability
+        reason = "{:.1%} of other rows' captions agree as well: one of them with probability {:.2f}"
+        return [
+            Decision(ids[row], "drop", AGREEMENT, reason.format(shares[row], chance[row]), float(chance[row]))
+            for row in np.flatnonzero(chance > surest).tolist()
+        ]
     bad, border = _low(values, below, surest)
     rule = f"below {border:.3g}{_FITTED if below is None else ''}"
     return [
@@ -230,10 +247,14 @@ def _low(values: NDArray[np.float64], below: float | None, surest: float) -> tup
     """Return which numbers are too low, and below what."""
     if below is not None:
         return values < below, below
-    if not 0 < surest < 1:
-        raise DataError.of("surest", f"must be above 0 and below 1, got {surest!r}")
+    _check_surest(surest)
     groups = two_groups(values)
     return groups.low(values) > surest, groups.border(surest)
+
+
+def _check_surest(surest: float) -> None:
+    if not 0 < surest < 1:
+        raise DataError.of("surest", f"must be above 0 and below 1, got {surest!r}")
 
 
 def _within(values: NDArray[np.float64], classes: Sequence[str]) -> NDArray[np.float64]:
