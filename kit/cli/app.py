@@ -14,6 +14,7 @@ from kit.cli import (
     doctor,
     export,
     gallery,
+    history,
     lab,
     lineage,
     listing,
@@ -80,6 +81,8 @@ app.command("quantize")(quantize.quantize)
 app.command("merge")(merge.merge)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("history")(history.show_history)
+app.command("compare")(history.compare)
 app.command("lineage")(lineage.lineage)
 app.command("push")(push.push)
 app.command("gallery")(gallery.gallery)

@@ -97,11 +97,25 @@ def show(done: Run) -> None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("claim", "observed", "verdict"):
             table.add_column(column, overflow="fold")
-        colours = {"PASS": "bold green", "FAIL": "bold red", "over budget": "bold yellow", "within budget": "green"}
+        colours = {
+            "PASS": "bold green",
+            "FAIL": "bold red",
+            "WORSE": "bold red",
+            "over budget": "bold yellow",
+            "within budget": "green",
+        }
         for verdict in done.verdicts:
             colour = colours.get(verdict.label, "dim")
             table.add_row(escape(verdict.claim), escape(verdict.observed), f"[{colour}]{verdict.label}[/]")
         console.print(table)
+    for worse in (one for one in done.verdicts if one.kind == "regression"):
+        where = _short((done.path / worse.link).resolve())
+        console.print(
+            f"WORSE than the last good run: {worse.observed}. Its report: {where}",
+            style="bold red",
+            markup=False,
+            soft_wrap=True,
+        )
     claimed = {verdict.claim.split(" ")[0] for verdict in done.verdicts}
     if done.result is None:
         console.print("The notebook left no result; it would with kit.save_result(...) at its end.", style="dim")

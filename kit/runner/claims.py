@@ -18,14 +18,17 @@ class Verdict:
         claim: The claim in words.
         observed: What was measured, with interval and sample size, or why there is nothing.
         passed: Whether the claim holds.
-        kind: "claim", which fails a run; "budget", which only warns; or "elsewhere", a claim that the recipe makes
-            about other parameters than this run's, which is shown and not judged.
+        kind: "claim", which fails a run; "regression" against an earlier run, which fails it too; "budget", which only
+            warns; or "elsewhere", a claim that the recipe makes about other parameters than this run's, which is shown
+            and not judged.
+        link: Where more is said, relative to the run's folder; may be empty.
     """
 
     claim: str
     observed: str
     passed: bool
     kind: str = "claim"
+    link: str = ""
 
     @property
     def label(self) -> str:
@@ -34,6 +37,8 @@ class Verdict:
             return "not claimed here"
         if self.kind == "budget":
             return "within budget" if self.passed else "over budget"
+        if self.kind == "regression":
+            return "WORSE"
         return "PASS" if self.passed else "FAIL"
 
 

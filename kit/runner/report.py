@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,10 @@ def _described(picture: re.Match[str]) -> str:
 def _verdict(claims: list[dict[str, Any]]) -> dict[str, str]:
     checked = [claim for claim in claims if claim["kind"] == "claim"]
     failed = sum(not claim["passed"] for claim in checked)
+    if worse := sum(claim["kind"] == "regression" for claim in claims):
+        words = f"Worse than the last good run in {worse} measurement{'s' if worse > 1 else ''}"
+        more = f"; {failed} of {len(checked)} claims failed" if failed else ""
+        return {"kind": "fail", "sign": "✗", "words": words + more}
     if not checked:
         return {"kind": "none", "sign": "–", "words": "Finished; nothing was claimed"}
     if failed:
@@ -96,9 +101,9 @@ def _verdict(claims: list[dict[str, Any]]) -> dict[str, str]:
 
 def _claim(claim: dict[str, Any]) -> dict[str, str]:
     verdict = Verdict(**claim)
-    signs = {"PASS": "pass ✓", "within budget": "pass ✓", "FAIL": "fail ✗", "over budget": "warn !"}
+    signs = {"PASS": "pass ✓", "within budget": "pass ✓", "FAIL": "fail ✗", "WORSE": "fail ✗", "over budget": "warn !"}
     kind, sign = signs.get(verdict.label, "none –").split()
-    return {**claim, "label": verdict.label, "kind": kind, "sign": sign}
+    return {**asdict(verdict), "label": verdict.label, "kind": kind, "sign": sign}
 
 
 def _cards(record: Mapping[str, Any]) -> list[dict[str, Any]]:

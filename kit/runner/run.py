@@ -20,6 +20,7 @@ from kit.runner.claims import Verdict
 from kit.runner.execute import EXECUTED, LIMIT_S, NotebookStoppedError, OnCell, execute, read_result
 from kit.runner.kernel import signals_end_the_run
 from kit.runner.plan import Plan
+from kit.runner.regressions import regressions
 from kit.runner.watch import Cost
 
 RESULT = "result.json"
@@ -46,8 +47,8 @@ class Run:
 
     @property
     def passed(self) -> bool:
-        """Return whether every claim holds; budgets do not count."""
-        return all(verdict.passed for verdict in self.verdicts if verdict.kind == "claim")
+        """Return whether every claim holds and nothing has become worse; budgets do not count."""
+        return all(verdict.passed for verdict in self.verdicts if verdict.kind in {"claim", "regression"})
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hook
         kept = ledger.keep_failed(folder, final, EXECUTED)
         raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
     record = _record(plan, started, cost, settled.price_per_hour)
-    verdicts = _check(plan, result, record)
+    verdicts = _check(plan, result, record, final.parents[1])
     record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
     if result is not None:
         ledger.write_text(folder / RESULT, json.dumps(result.to_json(), indent=1))
@@ -176,9 +177,10 @@ def _record(plan: Plan, started: dt.datetime, cost: Cost, price: float | None) -
     }
 
 
-def _check(plan: Plan, result: Result | None, record: dict[str, Any]) -> tuple[Verdict, ...]:
+def _check(plan: Plan, result: Result | None, record: dict[str, Any], out: Path) -> tuple[Verdict, ...]:
     budget = plan.recipe.budget.get(plan.size, {})
     return (
+        *regressions(out, record, result),
         *claims.check(result, plan.recipe.expect.get(plan.size, ()), changed=plan.changed),
         *claims.check_budget(budget, wall_s=record["wall_s"], peak_rss_gib=record["peak_rss_gib"]),
     )
@@ -198,7 +200,7 @@ def _reused(final: Path, plan: Plan, price: float | None) -> Run:
     """Return the run that is there, its claims checked against the recipe as it is now."""
     record = ledger.read_record(final)
     result = read_saved_result(final)
-    verdicts = _check(plan, result, record)
+    verdicts = _check(plan, result, record, final.parents[1])
     now = {
         "about": plan.recipe.about,
         "size": plan.size,
