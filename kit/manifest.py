@@ -43,7 +43,7 @@ class Manifest:
     """What a bundle says about itself.
 
     Args:
-        kind: What it is: "dual-encoder", "vision-language", or an export's ("onnx-…", "gguf-…").
+        kind: What it is: "dual-encoder", "vision-language", "reward", or an export's ("onnx-…", "gguf-…").
         name: What people call it.
         bases: The models that it was built on.
         data: What it was trained on.

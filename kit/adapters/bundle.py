@@ -3,7 +3,8 @@
 A dual encoder's bundle is a checkpoint in open_clip's own layout, so that open_clip opens it without kit (from
 inside the folder: ``open_clip.create_model_and_transforms("local-dir:.")``), with a manifest and a card beside it;
 where LoRA was trained, the checkpoint is merged and the adapter lies beside it, see ``kit.adapters.clip_lora``.
-A vision-language model's holds its adapters, projector and processor; see ``kit.adapters.language_bundle``.
+A vision-language model's holds its adapters, projector and processor; see ``kit.adapters.language_bundle``. A reward
+model's is such a one with a head.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from kit.adapters.clip_lora import FOLDER, AdaptedEncoder, write_adapter
 from kit.adapters.clip_lora import opening as adapter_opening
 from kit.adapters.language_bundle import built_on, open_vision_language, write_vision_language
 from kit.adapters.language_card import opening
+from kit.adapters.reward_bundle import KIND, open_reward, write_reward
 from kit.errors import BundleError, Fault, listed, raise_faults
 from kit.manifest import Base, Manifest, verify, write
 from kit.models.dual_encoder import ClipEncoder
 from kit.models.hub_folder import bundle_folder
 from kit.models.load import CONFIG, WEIGHTS, heritage, open_folder
+from kit.models.reward import Reward
 from kit.models.vision_language import VisionLanguage
 from kit.parts.reference import parse
 from kit.result import Measurement, Result
@@ -38,6 +41,9 @@ ON_THE_HUB = "hf-bundle:"
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
 # A tokenizer's files and a text tower's settings: small, and all that Hugging Face needs to build both.
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+Saved = ClipEncoder | VisionLanguage | Reward  # what a bundle can be made of
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,19 @@ class Bundle:
         """Return the model, ready to use. The files were verified when the bundle was opened.
 
         Args:
-            options: For a vision-language model: device, dtype, and ``bases`` that lie elsewhere now; see
+            options: For a vision-language or a reward model: device, dtype, and ``bases`` that lie elsewhere now; see
                 ``kit.adapters.language_bundle.open_vision_language``.
 
         Returns:
-            A ``ClipEncoder`` or a ``VisionLanguage``.
+            A ``ClipEncoder``, a ``VisionLanguage`` or a ``Reward``.
 
         Raises:
             BundleError: a base that is another than the bundle's, or options that a dual encoder does not take.
         """
         if self.manifest.kind == "vision-language":
             return open_vision_language(self.folder, self.manifest, **options)
+        if self.manifest.kind == KIND:
+            return open_reward(self.folder, self.manifest, **options)
         if self.manifest.kind != "dual-encoder":
             what = f"is a {self.manifest.kind}, which another library runs"
             raise BundleError.of(str(self.folder), what, "open it with kit.quantization.runtime.open_runtime")
@@ -81,7 +89,7 @@ class Bundle:
 
 def save_bundle(
     folder: Path | str,
-    model: ClipEncoder | VisionLanguage,
+    model: Saved,
     *,
     name: str,
     data: tuple[Base, ...] = (),
@@ -116,9 +124,9 @@ def save_bundle(
     if target.exists() and not (target / "manifest.json").is_file():
         raise BundleError.of(str(target), "is there already, and is no bundle", "choose another folder")
     manifest = Manifest(
-        kind="vision-language" if isinstance(model, VisionLanguage) else "dual-encoder",
+        kind=_kind(model),
         name=name,
-        bases=built_on(model.bases),
+        bases=built_on((model.cut.model if isinstance(model, Reward) else model).bases),
         data=data,
         parameters=dict(parameters or {}),
         results=Result(measurements).to_json() if measurements else {},
@@ -184,9 +192,17 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
     raise_faults(faults, BundleError)
 
 
-def _write_model(folder: Path, model: ClipEncoder | VisionLanguage, whole: bool) -> None:
+def _kind(model: Saved) -> str:
+    if isinstance(model, Reward):
+        return KIND
+    return "vision-language" if isinstance(model, VisionLanguage) else "dual-encoder"
+
+
+def _write_model(folder: Path, model: Saved, whole: bool) -> None:
     if isinstance(model, VisionLanguage):
         write_vision_language(folder, model, whole=whole)
+    elif isinstance(model, Reward):
+        write_reward(folder, model)
     elif isinstance(model, AdaptedEncoder):
         _write_clip(folder, model.merged())
         write_adapter(folder / FOLDER, model)
@@ -194,9 +210,9 @@ def _write_model(folder: Path, model: ClipEncoder | VisionLanguage, whole: bool)
         _write_clip(folder, model)
 
 
-def _opening(folder: Path, manifest: Manifest, model: ClipEncoder | VisionLanguage) -> tuple[str, ...]:
+def _opening(folder: Path, manifest: Manifest, model: Saved) -> tuple[str, ...]:
     """Return how to open what is no plain dual encoder."""
-    if isinstance(model, VisionLanguage):
+    if isinstance(model, VisionLanguage | Reward):
         return (opening(folder, manifest),)
     return (adapter_opening(model),) if isinstance(model, AdaptedEncoder) else ()
 

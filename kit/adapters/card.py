@@ -35,6 +35,7 @@ def card(manifest: Manifest, opening: str = OPEN) -> str:
         .removeprefix("gguf-")
         .removeprefix("hub-")
         .replace("language", "language model")
+        .replace("reward", "reward model")
     )
     sections = [
         _front_matter(manifest),
@@ -80,6 +81,7 @@ def _front_matter(manifest: Manifest) -> str:
             "pipeline_tag: image-text-to-text",
             "tags: [multimodal-kit]",
         ],
+        "reward": ["library_name: multimodal-kit", "pipeline_tag: text-ranking", "tags: [reward, multimodal-kit]"],
         "onnx-dual-encoder": ["library_name: onnxruntime", "tags: [clip, onnx, multimodal-kit]"],
         "onnx-vision-language": [
             "library_name: onnxruntime",

@@ -53,6 +53,26 @@ def adapt_language(
     return model
 
 
+def train_further(model: VisionLanguage, *, projector: bool = True) -> VisionLanguage:
+    """Let the LoRA of a model that a bundle opened be trained again, in place.
+
+    Args:
+        model: What ``Bundle.load`` returned, frozen.
+        projector: Let a stitched model's projector be trained too.
+
+    Raises:
+        ModelError: there is no LoRA on it.
+    """
+    own = [one for name, one in model.model.named_parameters() if ".lora_" in name]
+    if not own:
+        raise ModelError.of(model.name, "has no LoRA to go on with", "use adapt_language, or adapt_towers")
+    for parameter in own:
+        parameter.requires_grad_(True)
+    if projector and hasattr(model.model, "project"):
+        model.projector.requires_grad_(True)
+    return model
+
+
 def adapt_towers(
     model: VisionLanguage,
     *,

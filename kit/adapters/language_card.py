@@ -7,12 +7,19 @@ from pathlib import Path
 
 from kit.adapters.language_bundle import ADAPTER, PROJECTOR, read_layout
 from kit.adapters.llama_adapter import FILE as PROMPTS
+from kit.adapters.reward_bundle import HEAD
 from kit.manifest import Manifest
 
 _KIT = """```python
 # With kit, from anywhere; every file and every base is checked against its hash first:
 import kit
 model = kit.open_bundle("PATH").load()
+```"""
+_REWARD = """Of two answers to one question the one with the higher reward is the better; only differences count:
+
+```python
+model.score([question, another])  # rows of questions with answers
+model.best(picture, "Describe the picture.", ["one answer", "another"])  # best of n
 ```"""
 _PEFT = """```python
 # With PEFT alone, on the plain language model {base}:
@@ -51,6 +58,8 @@ def opening(folder: Path, manifest: Manifest) -> str:
         manifest: What it says about itself.
     """
     said = read_layout(folder)
+    if (folder / HEAD).is_file():
+        return f"{_KIT}\n\n{_REWARD}"
     if said["stitched"]:
         return "\n\n".join([*_stitched(folder, manifest, said), _KIT])
     return "\n\n".join([*_hub(manifest, said), _KIT])

@@ -206,5 +206,28 @@ def forgetting(base: TextLoss, adapted: TextLoss, *, split: str = "prose") -> di
     return found
 
 
+def perplexity_ratio(before: TextLoss, after: TextLoss, *, split: str = "prose") -> Measurement:
+    """Return by how much a step multiplied perplexity: a child's over its parent's, both with adapters on or not.
+
+    Args:
+        before: The parent's loss.
+        after: The child's loss on the same text.
+        split: What the text is called.
+
+    Raises:
+        DataError: the two did not score the same tokens.
+    """
+    if before.scored != after.scored:
+        what = "parent and child did not score the same tokens"
+        raise DataError(Fault("perplexity_ratio", what, "use one tokenizer, the same passages and the same windows"))
+    lost = after.nats - before.nats
+    interval = bootstrap(lost, clusters=before.documents)
+    method = f"{before.method}; {len(set(before.documents))} documents; {interval.method}"
+    return Measurement(
+        math.exp(float(lost.mean())), "x", len(lost), math.exp(interval.low), math.exp(interval.high),
+        method=method, baseline=1.0, split=split, better="lower",
+    )  # fmt: skip
+
+
 def _bits(nats: float) -> float:
     return nats / math.log(2)

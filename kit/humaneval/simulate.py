@@ -115,6 +115,7 @@ def vote_simulated(
     rater_sd: float = 0.0,
     tie: float = 0.5,
     left_bias: float = 0.0,
+    most_each: int | None = None,
     seed: int = 0,
 ) -> int:
     """Let a pairwise study's raters, all of them simulated, answer all that they are asked, and return how many votes.
@@ -129,6 +130,7 @@ def vote_simulated(
         rater_sd: Standard deviation of a rater's own taste for each condition, log-odds.
         tie: Davidson's tie parameter; 0 for no ties.
         left_bias: Log-odds that the left side has in advance.
+        most_each: After how many votes a rater stops; None for nobody. With ``raters_per_pair=1`` the next one goes on.
         seed: Seed.
 
     Raises:
@@ -148,8 +150,8 @@ def vote_simulated(
         return KNOWN[name] if task.kind == "gold" else appeal[task.item, name] + taste[name]
 
     for rater, own in zip(study.raters, tastes, strict=True):
-        taste = dict(zip(study.conditions, own, strict=True))
-        while task := store.hand_out(study, rater, holder=NAME):
+        taste, before = dict(zip(study.conditions, own, strict=True)), count
+        while (most_each is None or count - before < most_each) and (task := store.hand_out(study, rater, holder=NAME)):
             won = math.exp((worth(task, 0, taste) - worth(task, 1, taste) + left_bias) / 2)
             luck = generator.random() * (won + 1 / won + tie)
             answer = "left" if luck < won else "right" if luck < won + 1 / won else "tie"

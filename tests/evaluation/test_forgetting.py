@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kit.data.prose import Passage, load_prose
 from kit.errors import DataError, ModelError
-from kit.evaluation.forgetting import forgetting, text_loss, windows
+from kit.evaluation.forgetting import forgetting, perplexity_ratio, text_loss, windows
 from kit.intervals import bootstrap
 from kit.models.prompts import PromptedAttention
 from kit.result import Result
@@ -165,6 +165,19 @@ def test_a_wrapped_base_is_refused(llama):
         forgetting(base, adapted)
     plain = wrapped.unload()
     assert not text_loss(plain, Letters(), TEXT[:3], context=32, stride=16).adapters
+
+
+def test_a_child_is_compared_with_its_parent(llama):
+    parent, _ = lora(llama, scale=0.2)
+    child, _ = lora(llama, scale=0.6)
+    before, after = (text_loss(model, Letters(), TEXT, context=16, stride=8) for model in (parent, child))
+    found = perplexity_ratio(before, after)
+    assert found.value == pytest.approx(after.perplexity / before.perplexity)
+    assert found.low < found.value < found.high
+    assert not found.faults("ratio")
+    assert perplexity_ratio(before, before).value == 1
+    with pytest.raises(DataError, match="parent and child did not score the same tokens"):
+        perplexity_ratio(before, text_loss(child, Letters(), TEXT, context=16, stride=4))
 
 
 def test_kits_own_prompts_are_adapters(llama):

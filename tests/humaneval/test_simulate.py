@@ -99,3 +99,12 @@ def test_equal_outputs_are_a_coins_and_wrong_reliabilities_are_told():
     assert at_reliability({("i", "a"): 2.0, ("i", "b"): 2.0}, 0.9) == {("i", "a"): 0.0, ("i", "b"): 0.0}
     with pytest.raises(StudyError, match=r"(?s)taste: i: two outputs are compared, got 1.*reliability: must be above"):
         at_reliability({("i", "a"): 2.0}, 1.0)
+
+
+def test_the_next_rater_goes_on_where_one_stopped(store):
+    study = make_study(30, raters=RATERS, repeats=0.0, raters_per_pair=1)
+    store.register(study)
+    count = vote_simulated(study, store, appeals(study, {"base": 0, "adapted": 0}), most_each=12)
+    pairs = [vote.item for vote in store.votes(study.name) if vote.rater]
+    assert len(pairs) == count == len(set(pairs))
+    assert [sum(vote.rater == name for vote in store.votes(study.name)) for name in RATERS] == [12, 12, count - 24]
