@@ -26,6 +26,7 @@ from kit.cli import (
     run,
     space,
     study,
+    sweep,
 )
 from kit.errors import KitError
 
@@ -81,6 +82,7 @@ app.command("quantize")(quantize.quantize)
 app.command("merge")(merge.merge)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("sweep")(sweep.sweep)
 app.command("history")(history.show_history)
 app.command("compare")(history.compare)
 app.command("lineage")(lineage.lineage)

@@ -136,6 +136,7 @@ class ActivationStore:
             raise ModelError.of("activations", f"{len(missing)} inputs were given and {done} came back")
         places = np.array([found[name] for name in inputs], dtype=np.int64)
         identity = hashlib.sha256("\n".join([key, *inputs]).encode()).hexdigest()
+        _note(key, len(inputs), len(missing))
         return Activations(tuple(shards), places, identity, computed=len(missing))
 
     def size_bytes(self) -> int:
@@ -185,6 +186,13 @@ class ActivationStore:
         for leftover in set(folder.iterdir()) - valid:
             leftover.unlink()
         return shards, found, files
+
+
+def _note(key: str, inputs: int, computed: int) -> None:
+    """Note what was computed where KIT_CACHE_LOG says, for a sweep to count; one short line is written whole."""
+    if path := os.environ.get("KIT_CACHE_LOG"):
+        with Path(path).open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"key": key, "inputs": inputs, "computed": computed}) + "\n")
 
 
 def _first_seen(inputs: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -19,6 +19,9 @@ from typing import IO, Any
 _LONGEST_SOCKET_FOLDER = 90
 
 
+_running: set[int] = set()  # the kernels of this process, for who must end them from another thread
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP came; ends a run as ^C does."""
 
@@ -70,12 +73,14 @@ def kernel(
             extra_arguments=["--HistoryManager.hist_file=:memory:"], cwd=str(cwd), env=dict(env), stdout=log, stderr=log
         )
         pid = manager.provisioner.pid
+        _running.add(pid)
         yield manager
         with _undisturbed():
             run_sync(manager.shutdown_kernel)(now=False)  # lets the notebook's own exit handlers run
     finally:
         with _undisturbed():
             kill_tree(pid)
+            _running.discard(pid)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -101,6 +106,12 @@ def _warmed(manager: Any, address: str) -> None:
 def why_cold(manager: Any) -> str:
     """Return why a manager's kernel is a cold one; empty for a warm one."""
     return str(getattr(manager.provisioner, "cold", "no preloaded process was there"))
+
+
+def end_all() -> None:
+    """Kill every kernel that this process runs, with all that they started: the runs in other threads then end."""
+    for pid in list(_running):
+        kill_tree(pid)
 
 
 def kill_tree(pid: int) -> None:

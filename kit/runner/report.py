@@ -40,7 +40,7 @@ def render(executed: Path, record: Mapping[str, Any], result: Result | None) -> 
     ]
     return template.render(
         record=record,
-        css=Markup(_css()),  # noqa: S704 - our own file
+        css=Markup(report_css()),  # noqa: S704 - our own file
         cells=Markup(_cells(executed)),  # noqa: S704 - the notebook's own output, under a policy without network
         verdict=_verdict(record["claims"]),
         claims=[_claim(claim) for claim in record["claims"]],
@@ -52,7 +52,8 @@ def render(executed: Path, record: Mapping[str, Any], result: Result | None) -> 
     )
 
 
-def _css() -> str:
+def report_css() -> str:
+    """Return the stylesheet of every report, with the colours of code."""
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
     light = HtmlFormatter(style="friendly").get_style_defs(".highlight")

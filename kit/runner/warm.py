@@ -165,9 +165,11 @@ def _line(link: socket.socket) -> dict[str, Any]:
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    """Return this process's umask, which os.umask would change for other threads meanwhile."""
+    for line in open("/proc/self/status", encoding="ascii", errors="replace"):  # noqa: PTH123, SIM115 - before pathlib
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022
 
 
 def main(words: Sequence[str]) -> int:
