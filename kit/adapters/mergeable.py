@@ -38,7 +38,8 @@ def check_parents(parents: Sequence[Bundle], *, fewest: int = 2) -> list[dict[st
     for one, said in zip(parents, layouts, strict=True):
         faults += _own_faults(one, said)
     for one, said in zip(parents[1:], layouts[1:], strict=True):
-        faults += _base_faults(parents[0], one)
+        # A child of a bundle names its parents' data after the models that it is put together from.
+        faults += _base_faults(parents[0], one, 2 if said["stitched"] else 1)
         faults += _shape_faults(parents[0], one, layouts[0], said)
     raise_faults(faults, BundleError)
     return layouts
@@ -88,9 +89,9 @@ def _own_faults(bundle: Bundle, said: dict[str, Any]) -> list[Fault]:
     return faults
 
 
-def _base_faults(first: Bundle, other: Bundle) -> list[Fault]:
+def _base_faults(first: Bundle, other: Bundle, models: int) -> list[Fault]:
     """Return which bases differ; an adapter is a change of its own base's weights and of no other's."""
-    ours, theirs = first.manifest.bases, other.manifest.bases
+    ours, theirs = (one.manifest.bases[:models] for one in (first, other))
     if len(ours) != len(theirs):
         return [Fault(str(other), f"is built on {len(theirs)} models, and {first} on {len(ours)}")]
     return [

@@ -14,7 +14,7 @@ from kit.adapters.llama_adapter import add_llama_adapter
 from kit.adapters.merge import METHODS, merge
 from kit.adapters.mergeable import projectors_differ
 from kit.errors import BundleError
-from kit.manifest import write
+from kit.manifest import Base, write
 
 
 def specialist(folder, vision, language, *, seed, rank=4, projector=0, name="", **options):
@@ -150,6 +150,16 @@ def test_the_child_is_a_bundle_that_names_all_parents_and_opens_as_it_was(parent
     assert again.manifest.parameters["method"] == "ties"
     assert "sign_conflict" in again.manifest.results["measurements"]
     close(deltas(again), deltas(found.model), rtol=0, atol=0)
+
+
+def test_a_merge_can_be_merged_again_with_a_parent_that_names_its_data(tmp_path, parents, tiny_vision, tiny_language):
+    data = (Base("openmoji", "0" * 64, "CC-BY-SA-4.0", "By OpenMoji", rows=3, split="train"),)
+    model = parents[0].load(device="cpu")
+    taught = save_bundle(tmp_path / "taught", model, name="Taught", data=data)
+    once = merge([taught, parents[1]], method="task", device="cpu").save(tmp_path / "once")
+    assert once.manifest.data == data
+    twice = merge([once, taught, parents[2]], method="task", device="cpu")
+    close(deltas(twice.model), combined([parents[0], parents[0], parents[1], parents[2]], [1, 1, 1, 1]))
 
 
 def test_parents_of_one_name_are_both_named(tmp_path, tiny_vision, tiny_language):
