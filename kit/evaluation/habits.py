@@ -12,7 +12,7 @@ from kit.intervals import bootstrap, exact
 from kit.result import Measurement
 
 _REFUSES = re.compile(
-    r"(?:i'?m sorry|i am sorry|sorry\b|as an ai\b|i (?:can ?not|can'?t|could not|couldn'?t|won'?t|would rather not)"
+    r"(?:\(nothing\)|i'?m sorry|i am sorry|sorry\b|as an ai\b|i (?:can ?not|can'?t|could not|couldn'?t|won'?t|would rather not)"
     r"|i'?m (?:not able|unable)|i am (?:not able|unable)|there is no (?:picture|image)|no (?:picture|image)\b"
     r"|i (?:do not|don'?t) (?:see|know|have))",
     re.IGNORECASE,
@@ -20,7 +20,9 @@ _REFUSES = re.compile(
 
 
 def refuses(answer: str) -> bool:
-    """Tell whether an answer answers nothing: an empty one, or one that begins with a refusal in English.
+    """Tell whether an answer answers nothing: an empty one or "(nothing)", or one that begins with a refusal.
+
+    Refusals are told in English only.
 
     >>> refuses("I can't see the picture."), refuses(" "), refuses("a red circle")
     (True, True, False)

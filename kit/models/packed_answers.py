@@ -17,7 +17,7 @@ from kit.models.language_tail import LanguageTail
 from kit.models.quick_layers import STEP
 from kit.progress import track
 
-PICTURES = 8  # a batch
+PICTURES = 8
 Ids = tuple[int, ...]
 Key = tuple[str, str]  # a picture's digest, empty for none, and the question
 
@@ -35,6 +35,8 @@ class PackedAnswers:
     Raises:
         DataError: fewer than two candidates, one of no words, or two that the model spells alike.
     """
+
+    pictures = PICTURES  # a batch
 
     def __init__(
         self, cut: LanguageCut, tail: LanguageTail, *, candidates: Sequence[str] | None = None, max_new_tokens: int = 8
@@ -124,8 +126,8 @@ class PackedAnswers:
         packs = self.cut.prompts(pictures, ids, keep=keep)
         rows: list[Tensor] = []
         with track(total=len(packs), label="answering") as bar:
-            for start in range(0, len(packs), PICTURES):
-                batch = packs.draw(np.arange(start, min(start + PICTURES, len(packs)))).to(self.cut.model.device)
+            for start in range(0, len(packs), self.pictures):
+                batch = packs.draw(np.arange(start, min(start + self.pictures, len(packs)))).to(self.cut.model.device)
                 hidden = self.tail(batch)
                 even = F.pad(hidden, (0, 0, 0, -len(hidden) % STEP))
                 rows.append(taken(even, self.tail.head)[: len(hidden)].cpu())

@@ -29,6 +29,8 @@ class SampledAnswers(PackedAnswers):
         ModelError: a temperature that is not above 0.
     """
 
+    pictures = 32  # a batch: few texts about each, where questions come by the dozen
+
     def __init__(
         self, cut: LanguageCut, tail: LanguageTail, *, temperature: float = 1.0, max_new_tokens: int = 24, seed: int = 0
     ) -> None:

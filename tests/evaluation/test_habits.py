@@ -7,7 +7,7 @@ from kit.evaluation.habits import habits, refuses
 
 
 @pytest.mark.parametrize(
-    "said", ["", "  ", "I cannot see it.", "I'm sorry, but no", "As an AI, I", "There is no picture."]
+    "said", ["", "  ", "I cannot see it.", "I'm sorry, but no", "As an AI, I", "There is no picture.", "(nothing)"]
 )
 def test_what_refuses(said):
     assert refuses(said)
