@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,7 +53,12 @@ def sweep(
     ] = "",
     keep: Annotated[int, typer.Option(min=2, metavar="N", help="For halving: of N the best one goes on.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Run each with N seeds, from 0.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, metavar="N", help="How many run at a time.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="How many run at a time, here.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|ADDRESS", help="Run them on a Ray cluster instead (extra: ray).")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, metavar="N", help="With --ray: cores for each trial.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, metavar="N", help="With --ray: GPUs for each trial.")] = 0.0,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
 ) -> None:
     """Run a recipe with many values of its parameters, and rank what they measured.
@@ -60,6 +66,7 @@ def sweep(
     Every trial is a run like any other: one that is there is not run again, so a sweep that was killed goes on
     where it was. Exit code 1 means that a trial failed.
     """
+    from kit.runner import ray_trials
     from kit.runner.kernel import signals_end_the_run
     from kit.runner.library import find
     from kit.runner.sweep import carry_out, chosen_metric, prefixes_noted, ranked
@@ -73,12 +80,21 @@ def sweep(
 
     def carried(given: Sequence[Mapping[str, Any]]) -> list[Trial]:
         plans = _plans(recipe, target, size, given)
-        _say(f"{recipe.name}: {len(plans)} trials, {workers} at a time")
-        found = carry_out(plans, out=out, workers=workers, on_trial=lambda one: _tell(one, metric, begun))
+        where = f"on Ray, {cpus:g} cores each" if ray else f"{workers} at a time"
+        _say(f"{recipe.name}: {len(plans)} trials, {where}")
+        if ray:
+            share = ray_trials.Share(cpus, gpus)
+            found = ray_trials.carry_out(plans, out=out, share=share, on_trial=lambda one: _tell(one, metric, begun))
+        else:
+            found = carry_out(plans, out=out, workers=workers, on_trial=lambda one: _tell(one, metric, begun))
         done.extend(found)
         return found
 
-    with signals_end_the_run(), prefixes_noted(out / ".sweep-prefixes") as prefixes:
+    with (
+        signals_end_the_run(),
+        ray_trials.cluster(ray) if ray else nullcontext(),
+        prefixes_noted(out / ".sweep-prefixes") as prefixes,
+    ):
         last = _halved(points, steps, keep, metric, carried) if steps is not None else carried(points)
         counted = prefixes()
     metric = chosen_metric(done, metric)
