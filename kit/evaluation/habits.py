@@ -12,7 +12,8 @@ from kit.intervals import bootstrap, exact
 from kit.result import Measurement
 
 _REFUSES = re.compile(
-    r"(?:\(nothing\)|i'?m sorry|i am sorry|sorry\b|as an ai\b|i (?:can ?not|can'?t|could not|couldn'?t|won'?t|would rather not)"
+    r"(?:\(nothing\)|i'?m sorry|i am sorry|sorry\b|as an ai\b"
+    r"|i (?:can ?not|can'?t|could not|couldn'?t|won'?t|would rather not)"
     r"|i'?m (?:not able|unable)|i am (?:not able|unable)|there is no (?:picture|image)|no (?:picture|image)\b"
     r"|i (?:do not|don'?t) (?:see|know|have))",
     re.IGNORECASE,
