@@ -58,7 +58,9 @@ def kernel(
     from kit.runner.client import PatientClient
     from kit.runner.warm import VARIABLE
 
-    folder = Path(tempfile.mkdtemp(prefix="kit-kernel-"))  # 0700, so nobody else reaches the sockets
+    _sweep_sockets()
+    # 0700, so nobody else reaches the sockets
+    folder = Path(tempfile.mkdtemp(prefix=f"kit-kernel-{os.getpid()}-"))
     settings: dict[str, Any] = {"connection_file": str(folder / "k.json"), "kernel_name": kernel_name}
     if os.name == "posix" and len(os.fsencode(folder)) < _LONGEST_SOCKET_FOLDER:
         settings["transport"] = "ipc"  # no ports, so nothing to collide on: papermill's "Address already in use"
@@ -82,6 +84,16 @@ def kernel(
             kill_tree(pid)
             _running.discard(pid)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_sockets() -> None:
+    """Remove the folders of processes that were killed and could not do it themselves."""
+    import psutil
+
+    for path in Path(tempfile.gettempdir()).glob("kit-kernel-*-*"):
+        pid = path.name.split("-")[2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _this_python(python: str) -> Any:

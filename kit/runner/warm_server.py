@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -247,6 +248,8 @@ def main(words: Sequence[str]) -> None:
         become_kernel(request)
         leave()
     address.unlink(missing_ok=True)
+    if owner is not None:  # who may have been killed, and then does not do it
+        shutil.rmtree(address.parent, ignore_errors=True)
 
 
 if __name__ == "__main__":
