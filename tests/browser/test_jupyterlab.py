@@ -38,7 +38,8 @@ def test_the_tour_runs_cell_by_cell(
     kernel_idle(page)
     page.evaluate(RUN)
     kernel_idle(page, limit_s=120)
-    page.get_by_text("en_recall_at_5").last.wait_for(timeout=60_000)
+    # A kernel that has not begun yet is idle too, so this waits for the whole run, on a busy machine a minute or two.
+    page.get_by_text("en_recall_at_5").last.wait_for(timeout=180_000)
     said = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
     lines = [line for text in said for line in text.splitlines() if line.strip()]
     # torchao and bitsandbytes, which the tests of quantisation bring along, speak when others import them.
