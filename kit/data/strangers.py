@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kit.errors import DataError
 
-# Hardly any right caption lies above (Storey's lambda): at 0.5 a share of 5% came out doubled, at 0.8 a fifth too large.
+# Hardly any right caption lies above (Storey's lambda); at 0.5 a share of 5% came out doubled, at 0.8 a fifth too big.
 _EVEN = 0.9
 FEWEST = 50
 
