@@ -13,7 +13,6 @@ from kit.errors import BundleError, Fault, raise_faults
 
 # What must be alike beside the bases: where the picture enters, and the shapes of what it enters through.
 _SHAPE = ("entry_layer", "prompted", "projector", "vision")
-_SHARED = ("bias", "use_dora", "fan_in_fan_out", "modules_to_save", "peft_type")
 
 
 def check_parents(parents: Sequence[Bundle], *, fewest: int = 2) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -93,7 +94,7 @@ def sweep(
     with (
         signals_end_the_run(),
         ray_trials.cluster(ray) if ray else nullcontext(),
-        prefixes_noted(out / ".sweep-prefixes") as prefixes,
+        prefixes_noted(out / f".sweep-prefixes-{os.getpid()}") as prefixes,
     ):
         last = _halved(points, steps, keep, metric, carried) if steps is not None else carried(points)
         counted = prefixes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -72,6 +74,29 @@ def test_a_rebuilt_index_equals_the_old_one(runs: Path) -> None:
     text = (runs / INDEX).read_text()
     assert [asdict(one) for one in history(runs)] == [asdict(one) for one in first]
     (runs / INDEX).unlink()
+    history(runs, keep=True, rebuild=True)
+    assert (runs / INDEX).read_text() == text
+
+
+@pytest.mark.soak
+def test_ten_thousand_runs_are_found_in_a_second(runs: Path) -> None:
+    (one, *_) = (runs / "result").iterdir()
+    crate, record = (one / CRATE).read_text(), (one / "run.json").read_text()
+    digest = json.loads(record)["digest"]
+    for number in range(10_000):
+        own = f"{number:0{len(digest)}x}"
+        folder = runs / "result" / own[-12:]
+        folder.mkdir()
+        (folder / CRATE).write_text(crate.replace(digest, own))
+        (folder / "run.json").write_text(record.replace(digest, own))
+    assert len(history(runs, keep=True)) >= 10_000
+    text, seconds = (runs / INDEX).read_text(), []
+    for _ in range(3):
+        begin = time.perf_counter()
+        history(runs)
+        seconds.append(time.perf_counter() - begin)
+    print(f"10,000 runs: {[round(one, 2) for one in seconds]} s")
+    assert statistics.median(seconds) < 1
     history(runs, keep=True, rebuild=True)
     assert (runs / INDEX).read_text() == text
 
