@@ -20,6 +20,7 @@ from kit.cli import (
     listing,
     merge,
     parts,
+    plan,
     push,
     quantize,
     report,
@@ -74,6 +75,7 @@ def callback(
 
 app.command("list")(listing.show_list)
 app.command("run")(run.run)
+app.command("plan")(plan.plan)
 app.command("report")(report.report)
 app.command("copy")(copying.copy)
 app.command("lab")(lab.lab)

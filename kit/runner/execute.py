@@ -21,6 +21,7 @@ from kit.runner.warm import PATIENT
 from kit.runner.watch import Cost, Watch
 
 EXECUTED = "executed.ipynb"
+CACHE_LOG = "cache.log"  # what was computed and what was kept; a sweep has a log of its own for all its trials
 LIMIT_S = 4 * 3600.0
 OnCell = Callable[[int, int, str], None]
 
@@ -88,7 +89,7 @@ def execute(
     kernel_name = "python3" if notebook.language == "python" else node.metadata.get("kernelspec", {}).get("name", "")
     progress = _Progress(sum(map(_runs, node.cells)) + bool(values), on_cell, _titles(node, shift=bool(values)))
     log_path = into / "kernel.log"
-    env = {**PATIENT, **os.environ, "KIT_RUN_DIR": str(into)}
+    env = {"KIT_CACHE_LOG": str(into / CACHE_LOG), **PATIENT, **os.environ, "KIT_RUN_DIR": str(into)}
     with log_path.open("wb") as log, _started(notebook.language, kernel_name, cwd=cwd, env=env, log=log) as manager:
         pid = manager.provisioner.pid
         with Watch(pid, limit_s=limit_s, limit_gib=limit_gib, on_limit=lambda: kill_tree(pid)) as watch:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import Fault, KitError, RecipeError, did_you_mean, listed, raise_faults
+from kit.runner.costs import Costs, read_costs
 from kit.runner.notebook import Notebook, read_notebook
 from kit.runner.parameters import value_faults
 
 DEFAULT_SIZE = "laptop"
-KEYS = frozenset({"notebook", "about", "sizes", "expect", "budget", "inputs", "tier"})
+KEYS = frozenset({"notebook", "about", "sizes", "expect", "budget", "inputs", "cost", "tier"})
 OPERATORS = frozenset({"at_least", "at_most", "above_baseline"})
 BUDGETS = frozenset({"wall_s", "peak_rss_gib", "limit_s", "limit_gib"})
 INPUT_KINDS = frozenset({"data", "model"})
@@ -54,6 +55,7 @@ class Recipe:
         inputs: Which parameters are source strings: "data" or "model" by parameter.
         tier: The smallest machine it fits, "binder" for mybinder.org's 2 GB.
         path: The YAML file; None for a notebook without a recipe.
+        cost: What its runs cost; None where it does not say.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Recipe:
     inputs: Mapping[str, str] = field(default_factory=dict)
     tier: str = ""
     path: Path | None = None
+    cost: Costs | None = None
 
 
 def bare_recipe(notebook: Path) -> Recipe:
@@ -102,13 +105,14 @@ def read_recipe(path: Path) -> Recipe:
     claims, more = _claims(sections["expect"], sizes, f"{where}: expect")
     faults += more + _budget_faults(sections["budget"], sizes, f"{where}: budget")
     faults += _input_faults(sections["inputs"], notebook, f"{where}: inputs", str(shown))
+    cost = read_costs(values.get("cost"), notebook, f"{where}: cost", faults)
     raise_faults(faults, RecipeError)
     if notebook is None:
         raise RecipeError.of(f"{where}: notebook", "cannot be read")
     budget = {size: dict(bounds or {}) for size, bounds in sections["budget"].items()}
     return Recipe(
         path.stem, notebook, str(shown), str(values.get("about", "")).strip(), sizes, claims, budget,
-        sections["inputs"], str(values.get("tier", "")), path,
+        sections["inputs"], str(values.get("tier", "")), path, cost,
     )  # fmt: skip
 
 

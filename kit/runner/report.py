@@ -45,6 +45,7 @@ def render(executed: Path, record: Mapping[str, Any], result: Result | None) -> 
         verdict=_verdict(record["claims"]),
         claims=[_claim(claim) for claim in record["claims"]],
         cards=_cards(record),
+        predicted=_predicted(record),
         rows=rows,
         baselines=any(row["plot"] and row["plot"]["baseline"] is not None for row in rows),
         notes=result.notes if result else (),
@@ -132,6 +133,27 @@ def _cards(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         label = f"money, at {record['price_per_hour']:g} an hour"
         cards.insert(2, {"figure": f"{price:.4f}", "unit": "", "label": label, "over": False})
     return cards
+
+
+def _predicted(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the plan's figures beside what was measured; empty for a run without a plan."""
+    plan = record.get("predicted")
+    if not plan:
+        return []
+    price = plan["price_per_hour"] if record["price_per_hour"] is None else record["price_per_hour"]
+    pairs = [
+        ("wall time", "s", plan["wall_s"], record["wall_s"]),
+        ("peak memory", "GiB", plan["peak_rss_gib"], record["peak_rss_gib"]),
+    ]
+    if price is not None:
+        pairs.append(("money", "", plan["wall_s"] / 3600 * price, record["wall_s"] / 3600 * price))
+    return [
+        {
+            "what": what, "predicted": f"{guess:.3g} {unit}", "measured": f"{found:.3g} {unit}",
+            "off": f"{(guess / found - 1):+.0%}" if found else "",
+        }
+        for what, unit, guess, found in pairs
+    ]  # fmt: skip
 
 
 def _row(name: str, found: Measurement) -> dict[str, Any]:

@@ -14,12 +14,15 @@ from typing import Any
 
 import kit.errors
 from kit.errors import Fault, KitError, ResultError, RunError
+from kit.parts.pull import kit_home
 from kit.result import Result
 from kit.runner import claims, ledger, machine
 from kit.runner.claims import Verdict
-from kit.runner.execute import EXECUTED, LIMIT_S, NotebookStoppedError, OnCell, execute, read_result
+from kit.runner.execute import CACHE_LOG, EXECUTED, LIMIT_S, NotebookStoppedError, OnCell, execute, read_result
 from kit.runner.kernel import signals_end_the_run
+from kit.runner.machines import this_machine
 from kit.runner.plan import Plan
+from kit.runner.predict import note_kept, predict, why_not
 from kit.runner.regressions import regressions
 from kit.runner.watch import Cost
 
@@ -125,6 +128,7 @@ class _Settled:
 
 def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hooks) -> Run:
     started = dt.datetime.now(dt.UTC)
+    predicted = _predicted(plan, final.parents[1])
     try:
         cost = execute(
             plan.recipe.notebook,
@@ -144,7 +148,8 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hook
     except ResultError as error:
         kept = ledger.keep_failed(folder, final, EXECUTED)
         raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
-    record = _record(plan, started, cost, settled.price_per_hour)
+    note_kept(plan, folder / CACHE_LOG)
+    record = {**_record(plan, started, cost, settled.price_per_hour), "predicted": predicted}
     verdicts = _check(plan, result, record, final.parents[1])
     record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
     if result is not None:
@@ -152,6 +157,16 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hook
     _publish(folder, record, result)
     ledger.settle(folder, final)
     return Run(final, record, result, verdicts, reused=False)
+
+
+def _predicted(plan: Plan, out: Path) -> dict[str, Any] | None:
+    """Return what ``kit plan`` would say of this run on this machine now; None where it has no figures."""
+    if why_not(plan):
+        return None
+    try:
+        return predict(plan, this_machine(kit_home() / "plans", out)).to_json()
+    except (KitError, OSError):  # a formula that this value does not fit, or no cache: no reason not to run
+        return None
 
 
 def _record(plan: Plan, started: dt.datetime, cost: Cost, price: float | None) -> dict[str, Any]:
