@@ -147,6 +147,8 @@ def _show(found: Prediction, wanted: Plan, advice: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from kit.runner.calibrate import QUIET
+
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(f"[bold]{escape(wanted.recipe.name)}[/], size {wanted.size}, on {escape(found.machine.name)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -158,6 +160,9 @@ def _show(found: Prediction, wanted: Plan, advice: dict[str, Any]) -> None:
     notes = [f"By {found.basis}."]
     if not found.machine.measured:
         notes.append("Its speed was not measured: it counts as so many cores like the recipes' reference machine's.")
+    elif found.machine.speed.busy > QUIET:
+        share = f"{found.machine.speed.busy:.0%}"
+        notes.append(f"Others used {share} of these cores while its speed was measured; on idle ones it takes less.")
     if found.kept:
         notes.append(f"Kept from earlier runs, and not computed again: {', '.join(found.kept)}.")
     if found.unsized:

@@ -10,9 +10,9 @@ from kit.errors import Fault, did_you_mean, listed
 from kit.runner.arithmetic import Formula
 from kit.runner.notebook import Notebook
 
-# What a term's seconds come from: products of matrices, memory that is read, Python and other work of one core,
-# imports, and time by the clock, which is the same on every machine.
-BOUNDS = frozenset({"gflop", "gib", "python", "imports", "wall"})
+# What a term's seconds come from: products of matrices, by arithmetic or as seconds of the reference machine, memory
+# that is read, Python and other work of one core, imports, and the clock, which is the same on every machine.
+BOUNDS = frozenset({"gflop", "compute", "gib", "python", "imports", "wall"})
 KEYS = frozenset({"seconds", "peak_gib", "disk_gib", "lower"})
 
 
@@ -22,9 +22,9 @@ class Term:
 
     Args:
         name: What it is, in a word or two.
-        amounts: By bound a formula: GFLOP, GiB read, seconds of one core of the reference machine, times the import
-            of torch, seconds by the clock.
-        share: Of a large product's or copy's speed, how much this work reaches; for ``gflop`` and ``gib``.
+        amounts: By bound a formula: GFLOP, seconds of products on the reference machine, GiB read, seconds of one
+            core of it, times the import of torch, seconds by the clock.
+        share: Of a large float32 product's or copy's speed, how much this work reaches; for ``gflop`` and ``gib``.
         once: Whether its products are kept in kit's cache, so that the next run has them.
     """
 

@@ -89,10 +89,13 @@ def describe() -> dict[str, object]:
 
 def usable_cores() -> int:
     """Return how many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity
-        return os.cpu_count() or 1
+    cores = core_numbers()
+    return (os.cpu_count() or 1) if cores is None else len(cores)
+
+
+def core_numbers() -> set[int] | None:
+    """Return which cores this process may use; None where the system has no affinity: macOS and Windows."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _processor() -> str:

@@ -120,6 +120,7 @@ def _seconds(term: Term, values: Mapping[str, Any], speed: Speed) -> float:
     """Return a term's seconds on a machine of this speed."""
     each = {
         "gflop": 1 / (speed.gflops * term.share),
+        "compute": REFERENCE.gflops / speed.gflops,
         "gib": 1 / (speed.gib_per_s * term.share),
         "python": speed.python_s / REFERENCE.python_s,
         "imports": speed.imports_s,

@@ -164,7 +164,7 @@ def _predicted(plan: Plan, out: Path) -> dict[str, Any] | None:
     if why_not(plan):
         return None
     try:
-        return predict(plan, this_machine(kit_home() / "plans", out)).to_json()
+        return predict(plan, this_machine(kit_home() / "plans", out, kept=True)).to_json()
     except (KitError, OSError):  # a formula that this value does not fit, or no cache: no reason not to run
         return None
 
