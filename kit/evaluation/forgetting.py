@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,14 @@ from torch.nn import functional as F
 from kit.data.prose import Passage
 from kit.errors import DataError, Fault, ModelError
 from kit.intervals import bootstrap
+from kit.models.halves import upper
 from kit.models.prompts import PromptedAttention
+from kit.models.text_states import kept_states
 from kit.progress import track
 from kit.result import Measurement
 
 _ROWS = 128  # positions whose log-probabilities are made at a time: 25 MB for a vocabulary of 49,152
+_Read = Callable[[int, Tensor], Tensor]  # a window's number and token ids to its logits, shape (t, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,13 @@ class TextLoss:
 
 
 def text_loss(
-    model: Any, tokenizer: Any, passages: Sequence[Passage], *, context: int = 512, stride: int = 256
+    model: Any,
+    tokenizer: Any,
+    passages: Sequence[Passage],
+    *,
+    context: int = 512,
+    stride: int = 256,
+    cut: int | None = None,
 ) -> TextLoss:
     """Return a causal language model's loss on text, every token but a passage's first scored once.
 
@@ -69,9 +78,12 @@ def text_loss(
         passages: Passages of ``kit.data.prose.load_prose``.
         context: Tokens in a window, at least 2, at most what the model reads.
         stride: Tokens between the beginnings of two windows, 1 <= stride < context.
+        cut: The first layer that is trained, if any is: what is below reads each window once, and keeps what it made
+            of it for the next model that has it too. None for all layers each time.
 
     Raises:
         DataError: no token that could be scored, or a window out of range; all faults at once.
+        ModelError: an adapter below the cut.
 
     Source:
         Jelinek et al. (1977), doi:10.1121/1.2016299, for perplexity; https://huggingface.co/docs/transformers/perplexity
@@ -80,18 +92,22 @@ def text_loss(
     _check(model, passages, context, stride)
     device = next(model.parameters()).device
     identity = hashlib.sha256(f"{context} {stride}".encode())
-    losses: list[NDArray[np.float64]] = []
+    found: list[tuple[Tensor, int]] = []  # a window's token ids, and how many of the last are scored
     documents: list[str] = []
-    with torch.inference_mode(), _evaluating(model), track(total=len(passages), label="reading text") as bar:
-        for passage in passages:
-            ids = tokenizer(passage.text, return_tensors="pt")["input_ids"].to(device)
-            identity.update(f"\n{passage.document} {ids.tolist()}".encode())
-            for begin, first, end in windows(ids.shape[1], context=context, stride=stride):
-                losses.append(_window(model, ids[:, begin:end], end - first))
-                documents += [passage.document] * len(losses[-1])
-            bar.update()
+    for passage in passages:
+        ids = tokenizer(passage.text, return_tensors="pt")["input_ids"].to(device)
+        identity.update(f"\n{passage.document} {ids.tolist()}".encode())
+        for begin, first, end in windows(ids.shape[1], context=context, stride=stride):
+            found.append((ids[:, begin:end], end - first))
+            documents += [passage.document] * (end - first)
     if not documents:
         raise DataError(Fault("text_loss", "no passage has two tokens", "give longer text"))
+    with torch.inference_mode(), _evaluating(model), track(total=len(found), label="reading text") as bar:
+        read = _whole(model) if cut is None else _above(model, cut, [ids[0].tolist() for ids, _ in found])
+        losses = []
+        for number, (ids, scored) in enumerate(found):
+            losses.append(_window(read(number, ids), ids, scored))
+            bar.update()
     method = f"windows of {context} tokens, stride {stride}, first token not scored"
     return TextLoss(np.concatenate(losses), tuple(documents), identity.hexdigest(), method, adapters(model))
 
@@ -112,10 +128,29 @@ def windows(tokens: int, *, context: int, stride: int) -> Iterator[tuple[int, in
             return
 
 
-def _window(model: nn.Module, ids: Tensor, scored: int) -> NDArray[np.float64]:
+def _whole(model: nn.Module) -> _Read:
+    def read(_: int, ids: Tensor) -> Tensor:
+        logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+        return logits
+
+    return read
+
+
+def _above(model: Any, cut: int, texts: Sequence[Sequence[int]]) -> _Read:
+    """Return what reads windows from the cut on."""
+    kept, half, head = kept_states(model, cut, texts), upper(model, cut), model.get_output_embeddings()
+
+    def read(number: int, ids: Tensor) -> Tensor:
+        hidden = kept[number][None].to(ids.device, head.weight.dtype)
+        logits: Tensor = head(half(hidden, torch.ones_like(ids, dtype=torch.bool)))[0]
+        return logits
+
+    return read
+
+
+def _window(logits: Tensor, ids: Tensor, scored: int) -> NDArray[np.float64]:
     """Return the loss of a window's last ``scored`` tokens: position t's logits speak of token t + 1."""
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -scored - 1 : -1]
-    wanted = ids[0, -scored:]
+    logits, wanted = logits[-scored - 1 : -1], ids[0, -scored:]
     parts = [
         F.cross_entropy(some.float(), tokens, reduction="none")
         for some, tokens in zip(logits.split(_ROWS), wanted.split(_ROWS), strict=True)

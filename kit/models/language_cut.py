@@ -19,11 +19,10 @@ from kit.data.rows import Conversation, Message
 from kit.errors import DataError, Fault, ModelError, raise_faults
 from kit.models.activations import Activations, ActivationStore
 from kit.models.chat import Chat
-from kit.models.dual_encoder import tensors_digest
 from kit.models.halves import lower, trunk
 from kit.models.packs import NO_PICTURE, Packs, Text, Texts, grouped
 from kit.models.prompts import PromptedAttention
-from kit.models.text_states import TextStates
+from kit.models.text_states import TextStates, below_identity
 from kit.models.turns import IGNORED, Row, as_conversation
 from kit.models.vision_language import VisionLanguage
 from kit.models.vision_tower import encode_pictures
@@ -56,14 +55,7 @@ class LanguageCut:
         self._below = lower(model.language, self.cut)
         self._opening: tuple[int, ...] | None = None
         self._reading: TextStates | None = None
-        self._key = self._identity()
-
-    def _identity(self) -> str:
-        whole = trunk(self.model.language)
-        state = {f"embed.{name}": tensor for name, tensor in whole.embed_tokens.state_dict().items()}
-        state |= {f"layers.{name}": tensor for name, tensor in whole.layers[: self.cut].state_dict().items()}
-        parts = ("language", f"below layer {self.cut}", whole.config.to_json_string(), tensors_digest(state))
-        return hashlib.sha256("|".join(parts).encode()).hexdigest()
+        self._key = below_identity(self.model.language, self.cut)
 
     def packs(self, rows: Sequence[Row], *, per_picture: int = 16) -> Packs:
         """Return rows as training draws them: one entry per picture, with at most ``per_picture`` of its rows.

@@ -18,6 +18,9 @@ from kit.models.quick_layers import STEP
 from kit.progress import track
 
 PICTURES = 8
+# Answers of so many tokens are kept below the cut like their questions: short ones are few, and another trial of a
+# sweep, or tomorrow's run, gives them too. What a longer one goes through is read again.
+KEPT = 4
 Ids = tuple[int, ...]
 Key = tuple[str, str]  # a picture's digest, empty for none, and the question
 
@@ -78,7 +81,7 @@ class PackedAnswers:
             ahead = [(*prompts[row], *next(iter(left[row].values()))[:depth]) for row in rows]
             tokens = torch.tensor(sorted({ids[depth] for row in rows for ids in left[row].values()}))
             about = [pictures[row] for row in rows]
-            scores = self._next(about, ahead, partial(_of, tokens), keep=not depth)
+            scores = self._next(about, ahead, partial(_of, tokens), keep=depth <= KEPT)
             column = {int(token): place for place, token in enumerate(tokens)}
             for row, own in zip(rows, scores.tolist(), strict=True):
                 possible = {token: own[column[token]] for token in sorted({ids[depth] for ids in left[row].values()})}
@@ -96,7 +99,7 @@ class PackedAnswers:
                 break
             ahead = [(*prompts[row], *said[row]) for row in rows]
             about = [pictures[row] for row in rows]
-            best = self._next(about, ahead, self._pick, keep=not depth)
+            best = self._next(about, ahead, self._pick, keep=depth <= KEPT)
             for row, token in zip(rows, best[:, 0].tolist(), strict=True):
                 said[row].append(token)
         decode = self.cut.model.processor.tokenizer.batch_decode

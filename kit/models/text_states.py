@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kit.models.activations import Array
-from kit.models.halves import Half
+from kit.errors import ModelError
+from kit.models.activations import ActivationStore, Array
+from kit.models.dual_encoder import tensors_digest
+from kit.models.halves import Half, check_cut, lower, trunk
 from kit.progress import track
 
 BATCH = 128
 STRIDE = 3  # tokens read at a time
 SHARD = 512  # texts written at a time; what a kill can cost
+STEP = 64  # texts read alone are kept padded to a multiple of so many tokens; another length is another key
 
 
 class TextStates:
@@ -81,3 +85,50 @@ class TextStates:
         ids = torch.tensor(rows, device=self.device)
         seen = torch.ones(len(rows), past.get_seq_length() + ids.shape[1], dtype=torch.bool, device=self.device)
         return self.below(self.embed(ids), seen, past).float().cpu()
+
+
+def below_identity(language: Any, cut: int) -> str:
+    """Return the identity of what is below a cut: the embeddings, the layers and how they are run."""
+    whole = trunk(language)
+    state = {f"embed.{name}": tensor for name, tensor in whole.embed_tokens.state_dict().items()}
+    state |= {f"layers.{name}": tensor for name, tensor in whole.layers[:cut].state_dict().items()}
+    parts = ("language", f"below layer {cut}", whole.config.to_json_string(), tensors_digest(state))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+@torch.no_grad()
+def kept_states(
+    language: Any, cut: int, texts: Sequence[Sequence[int]], store: ActivationStore | None = None
+) -> list[Tensor]:
+    """Return the hidden states of whole texts below a cut, each shape (t, width), computed once and kept on disk.
+
+    Args:
+        language: A causal language model.
+        cut: The first layer that is not run; below it there may be no adapter.
+        texts: Token ids, at least one of each text; each is read alone.
+        store: Where they are kept; kit's home by default.
+
+    Raises:
+        ModelError: an adapter below the cut, or the model is more than its two halves.
+    """
+    whole, store = trunk(language), store or ActivationStore()
+    if any(hasattr(module, "lora_A") for layer in whole.layers[:cut] for module in layer.modules()):
+        raise ModelError.of(f"cut {cut}", "is above an adapter, which changes what is below", "cut at the lowest one")
+    identity, half = below_identity(language, cut), lower(language, cut)
+    lengths = [-(-len(ids) // STEP) * STEP for ids in texts]
+    found: dict[int, Tensor] = {}
+
+    def read(places: Sequence[int]) -> Iterator[Array]:
+        check_cut(language, cut)
+        for place in places:
+            ids = torch.tensor([list(texts[place])], device=whole.embed_tokens.weight.device)
+            states = half(whole.embed_tokens(ids), torch.ones_like(ids, dtype=torch.bool))[0].float().cpu().numpy()
+            yield np.pad(states, ((0, lengths[place] - len(states)), (0, 0)))[None]
+
+    for length in sorted(set(lengths)):
+        own = [place for place, one in enumerate(lengths) if one == length]
+        key = hashlib.sha256(f"{identity}|whole|{length}".encode()).hexdigest()
+        names = [hashlib.sha256(repr(list(texts[place])).encode()).hexdigest() for place in own]
+        kept = store.fetch(key, names, lambda places, own=own: read([own[place] for place in places]))
+        found |= {place: kept.take([row])[0, : len(texts[place])] for row, place in enumerate(own)}
+    return [found[place] for place in range(len(texts))]

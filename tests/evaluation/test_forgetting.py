@@ -1,6 +1,7 @@
 """Perplexity against transformers' own loss and a token-by-token loop; forgetting against the unwrapped base only."""
 
 import copy
+import json
 import math
 
 import pytest
@@ -75,6 +76,42 @@ def by_hand(model, ids, *, context, stride):
         log_p = model(input_ids=ids[begin:place][None]).logits[0, -1].double().log_softmax(-1)
         nats.append(-float(log_p[ids[place]]))
     return nats
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home, and a count of what is computed there."""
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    monkeypatch.setenv("KIT_CACHE_LOG", str(tmp_path / "log"))
+    return lambda: [json.loads(line)["computed"] for line in (tmp_path / "log").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_below_the_cut_windows_are_read_once_for_all_models(llama, home, cut):
+    wanted = text_loss(llama, Letters(), TEXT, context=96, stride=48)
+    found = text_loss(llama, Letters(), TEXT, context=96, stride=48, cut=cut)
+    assert found.nats == pytest.approx(wanted.nats, abs=1e-4)
+    assert (found.documents, found.scored) == (wanted.documents, wanted.scored)
+    assert sum(home()) > 0
+    again = text_loss(llama, Letters(), TEXT, context=96, stride=48, cut=cut)
+    assert again.nats.tolist() == found.nats.tolist()
+    assert home()[len(home()) // 2 :] == [0] * (len(home()) // 2)
+
+
+def test_an_adapter_above_the_cut_reads_what_is_kept_and_one_below_is_refused(llama, home):
+    from peft import LoraConfig, get_peft_model
+
+    text_loss(llama, Letters(), TEXT, context=96, stride=48, cut=1)
+    before = len(home())
+    wrapped = get_peft_model(copy.deepcopy(llama), LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[1]))
+    for name, weight in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    found = text_loss(wrapped.base_model.model, Letters(), TEXT, context=96, stride=48, cut=1)
+    assert home()[before:] == [0] * before
+    assert found.nats == pytest.approx(text_loss(wrapped, Letters(), TEXT, context=96, stride=48).nats, abs=1e-4)
+    with pytest.raises(ModelError, match="is above an adapter"):
+        text_loss(wrapped.base_model.model, Letters(), TEXT, context=96, stride=48, cut=2)
 
 
 def test_one_window_is_transformers_own_loss(llama):
