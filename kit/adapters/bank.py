@@ -11,7 +11,7 @@ from torch import Tensor
 from kit.adapters.base_weights import peft_models
 from kit.adapters.bundle import Bundle
 from kit.adapters.interference import lora_layers
-from kit.adapters.language_bundle import ADAPTER
+from kit.adapters.language_bundle import ADAPTER, read_layout
 from kit.adapters.lora import add_lora
 from kit.adapters.mergeable import adapter_settings, check_parents, projectors_differ
 from kit.errors import BundleError, ModelError, did_you_mean, listed
@@ -54,8 +54,9 @@ class Bank:
             BundleError: bundles that do not share these, with every reason at once.
         """
         parents = list(bundles.values())
-        for said in check_parents(parents, fewest=1):
-            if set(said["adapters"]) != {ADAPTER} or not said["stitched"]:
+        kind = check_parents(parents, fewest=1)
+        for said in (read_layout(one.folder) if kind == "vision-language" else {} for one in parents):
+            if set(said.get("adapters", ())) != {ADAPTER} or not said["stitched"]:
                 raise BundleError.of("bank", "holds adapters on stitched models' language towers, and no others")
         if apart := projectors_differ(parents):
             what = f"their projectors differ by {apart:.2g} of their size, and a bank has one"

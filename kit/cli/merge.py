@@ -10,14 +10,19 @@ import typer
 
 from kit.cli.gate import show_table
 
-Parents = Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Vision-language bundles of one base.")]
+Parents = Annotated[
+    list[Path],
+    typer.Argument(metavar="BUNDLE...", help="Of one kind, with LoRA on one base: vision-language, reward or CLIP."),
+]
 How = Annotated[str, typer.Option(help="linear, svd, concat, task, ties, dare or dare-ties.")]
 Weights = Annotated[
     str, typer.Option(metavar="W,W", help="One a bundle, negative to forget; a mean, or 1 each, by default.")
 ]
 Density = Annotated[float, typer.Option(help="For ties and dare: the share of entries that stay.")]
 Rank = Annotated[int | None, typer.Option(min=1, help="Of the result; the bundles' ranks together by default.")]
-Projector = Annotated[str, typer.Option(help="shared refuses projectors that differ; average averages them.")]
+Projector = Annotated[
+    str, typer.Option(help="What was trained beside LoRA: shared refuses what differs; average averages it.")
+]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the merged bundle goes.")]
 Name = Annotated[str, typer.Option(help="What people call it; the bundles' names by default.")]
 
@@ -47,7 +52,7 @@ def merge(
     print(f"{saved.folder}: of {', '.join(saved.manifest.parents)}")
     if "projectors_apart" in found.parameters:
         apart = found.parameters["projectors_apart"]
-        print(f"The projectors differed by {apart:.2g} of their size and were averaged: try it first.", file=sys.stderr)
+        print(f"What they trained beside LoRA differed by {apart:.2g} and was averaged: try it first.", file=sys.stderr)
 
 
 def _numbers(text: str) -> list[float] | None:

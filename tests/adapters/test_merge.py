@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from dual_encoders import noise_pictures
 from safetensors.torch import load_file, save_file
 from stitched_models import tiny_stitch, write_language
 
@@ -13,8 +14,13 @@ from kit.adapters.language import adapt_language
 from kit.adapters.llama_adapter import add_llama_adapter
 from kit.adapters.merge import METHODS, merge
 from kit.adapters.mergeable import projectors_differ
+from kit.data.rows import Question
 from kit.errors import BundleError
 from kit.manifest import Base, write
+from kit.models.activations import ActivationStore
+from kit.models.language_cut import LanguageCut
+from kit.models.language_tail import LanguageTail
+from kit.models.reward import Reward, RewardTail
 
 
 def specialist(folder, vision, language, *, seed, rank=4, projector=0, name="", **options):
@@ -180,6 +186,36 @@ def test_projectors_that_differ_are_refused_or_averaged(tmp_path, parents, tiny_
     for name, tensor in found.model.projector.state_dict().items():
         torch.testing.assert_close(tensor, 0.25 * states[0][name] + 0.75 * states[1][name])
     assert found.parameters["projectors_apart"] > 0
+
+
+def test_rewards_are_averaged_with_their_heads(tmp_path, tiny_vision, tiny_language):
+    pair = []
+    for seed in (1, 2):
+        model = specialist(tmp_path / f"lora{seed}", tiny_vision, tiny_language, seed=seed).load(device="cpu")
+        cut = LanguageCut(model, ActivationStore(tmp_path / "store"))
+        tail = RewardTail(LanguageTail(cut))
+        tail.weight.data += torch.randn(tail.weight.shape, generator=torch.Generator().manual_seed(seed))
+        pair.append(save_bundle(tmp_path / f"reward{seed}", Reward(cut, tail.eval()), name=f"r{seed}"))
+    rows = [Question("a", *noise_pictures(1), "Which?", answer) for answer in ("red", "teal")]
+    with pytest.raises(BundleError, match="projectors or heads differ"):
+        merge(pair, method="concat", device="cpu")
+    first = merge(pair, method="concat", weights=[1, 0], projector="average", device="cpu").model
+    wanted = pair[0].load(device="cpu").score(rows)
+    assert first.score(rows) == pytest.approx(wanted, abs=1e-4)
+    assert abs(wanted[0] - wanted[1]) > 0.01
+    child = merge(pair, method="svd", projector="average", device="cpu").save(tmp_path / "child")
+    close(
+        deltas(child.load(device="cpu").cut.model),
+        combined([one.load(device="cpu").cut.model for one in pair], [0.5, 0.5]),
+    )
+    heads = [load_file(one.folder / "reward.safetensors")["weight"] for one in (*pair, child)]
+    torch.testing.assert_close(heads[2], (heads[0] + heads[1]) / 2)
+    assert child.manifest.kind == "reward"
+
+
+def test_a_rank_beyond_a_matrix_is_filled_up_so_that_the_child_loads(parents, tmp_path):
+    found = merge(parents[:2], method="ties", rank=64, device="cpu")
+    close(deltas(found.save(tmp_path / "child")), deltas(found.model), rtol=0, atol=0)
 
 
 def test_who_cannot_be_merged_is_told_every_reason(tmp_path, parents, tiny_vision, tiny_language):
