@@ -90,7 +90,8 @@ def shared_address() -> str:
     address = str(folder / "s")
     with filelock.FileLock(folder / "lock"):
         if not _answers(address):
-            _start(address, ["--idle-s", str(IDLE_S), *PRELOAD], stdin=subprocess.DEVNULL)
+            # It forks at once, and the fork goes on.
+            _start(address, ["--idle-s", str(IDLE_S), *PRELOAD], stdin=subprocess.DEVNULL).wait()
     return address
 
 

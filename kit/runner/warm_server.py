@@ -240,6 +240,8 @@ def main(words: Sequence[str]) -> None:
         owner, modules = 0, modules[1:]
     elif modules[:1] == ["--idle-s"]:
         idle_s, modules = float(modules[1]), modules[2:]
+        if os.fork():  # no child of whoever came first: Ray, for one, kills those of a worker that it no longer needs
+            os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     env = dict(os.environ)
     _preload(modules)

@@ -222,6 +222,7 @@ def test_kernels_of_the_kernelspec_share_a_process_of_the_user(tmp_path: Path, m
     assert first == second
     server = server_of(first)
     try:
+        assert server not in psutil.Process().children(recursive=True)  # it outlives whoever came first
         assert Path(first).stat().st_mode & 0o077 == 0
         monkeypatch.setenv("KIT_WARM", first)
         assert carried_out(tmp_path, "1")[0].cold == ""
