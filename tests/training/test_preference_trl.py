@@ -2,9 +2,12 @@
 
 import copy
 import dataclasses
+import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,3 +186,29 @@ def test_trl_takes_a_step_on_exported_rows_without_kit(language, tiny_folders, t
     steps, loss, kit, *moved = done.stdout.splitlines()[-1].split()
     assert (steps, loss, kit) == ("1", "0.693", "False")
     assert "vision_model" in moved if ending == "parquet" else moved
+
+
+def test_trl_trains_on_exported_preferences_by_the_command_that_is_shown(root, tiny_folders, tmp_path):
+    """The votes notebook's command as it is printed, and the README's where it shows one; kit cannot be imported."""
+    notebook = json.loads((root / "notebooks" / "08_votes_to_dpo.ipynb").read_text(encoding="utf-8"))
+    texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    shown, *others = [
+        block
+        for text in (*texts, (root / "README.md").read_text(encoding="utf-8"))
+        for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+        if "DPOTrainer(" in block
+    ]
+    begin, end = shown.split("preferences.parquet HuggingFaceTB/")
+    assert all(begin in other for other in others), "the README shows another command"
+    write_preferences(
+        [dataclasses.replace(row, picture=noise_pictures(1)[0]) for row in ROWS], tmp_path / "rows.parquet"
+    )
+    (tmp_path / "no" / "kit").mkdir(parents=True)
+    (tmp_path / "no" / "kit" / "__init__.py").write_text("raise ImportError('not without kit')")
+    env = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(tmp_path / "no"), "HF_HOME": str(tmp_path / "hf")}
+    env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = f"{begin}rows.parquet {tiny_folders('smolvlm')}"
+    assert len(end.split()) == 1, "what stands behind is the model's name"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=os.environ | env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "TrainOutput(global_step=1, training_loss=0.693" in done.stdout
