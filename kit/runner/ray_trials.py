@@ -6,6 +6,7 @@ comes back whole. Only finished trials are written, so a killed driver loses non
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import io
 import os
@@ -13,7 +14,8 @@ import socket
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,7 @@ from kit.runner.digest import of_sources
 from kit.runner.plan import Plan
 from kit.runner.run import run
 from kit.runner.sweep import Trial
-from kit.runner.warm import VARIABLE
-from kit.runner.warm_owner import shared_address
+from kit.runner.warm_owner import warm_kernels
 
 RETRIES = 5  # of a trial whose node died; a notebook that raises is not tried again
 
@@ -145,7 +146,7 @@ def _task(plan: Plan, notebook: str, cwd: str) -> tuple[bytes, str]:
             )
         with suppress(OSError):
             os.chdir(cwd)
-        os.environ.setdefault(VARIABLE, shared_address())
+        _preloaded()
         with tempfile.TemporaryDirectory(prefix="kit-trial-") as scratch:
             path = Path(scratch) / plan.recipe.notebook.path.name
             path.write_text(notebook, encoding="utf-8")
@@ -154,6 +155,18 @@ def _task(plan: Plan, notebook: str, cwd: str) -> tuple[bytes, str]:
             return _packed(done.path), ""
     except KitError as error:
         return b"", str(error)
+
+
+@cache
+def _preloaded() -> str:
+    """Start this worker's own preloaded process, once; it ends with the worker.
+
+    One for all of a node's workers would be some worker's child or an orphan, and Ray kills both, with the kernels of
+    the others' trials: one of four trials died of that.
+    """
+    kept = ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(warm_kernels())
 
 
 def _packed(folder: Path) -> bytes:
