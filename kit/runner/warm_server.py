@@ -84,6 +84,8 @@ class Server:
                     self._reap(waiting)
                 elif key.fileobj is self.door:
                     self._accept(waiting)
+                elif key.fileobj not in self.links:  # its kernel ended in this very moment, and took it along
+                    continue
                 elif (request := self._hear(key.fileobj, waiting)) is not None:
                     waiting.close()
                     bell.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ from kit.runner.notebook import read_notebook
 from kit.runner.plan import make_plan
 from kit.runner.run import Run, run
 from kit.runner.warm_owner import can_fork, shared_address, warm_kernels
+from kit.runner.warm_server import Server
 from kit.runner.watch import Cost
 
 LIGHT = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "numpy", "matplotlib.pyplot")
@@ -228,6 +232,31 @@ def test_kernels_of_the_kernelspec_share_a_process_of_the_user(tmp_path: Path, m
         assert carried_out(tmp_path, "1")[0].cold == ""
     finally:
         server.kill()
+
+
+def test_two_ends_in_one_moment_end_no_server(tmp_path: Path) -> None:
+    """A kernel ends while who asked for it does: that killed the process, and with it the kernels of all others."""
+    before = signal.getsignal(signal.SIGCHLD)
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as client:
+
+        class AtOnce(Server):
+            def _accept(self, waiting: selectors.BaseSelector) -> None:
+                super()._accept(waiting)
+                ((_, asked),) = self.links.items()
+                asked.pid = os.fork()
+                if not asked.pid:
+                    os._exit(0)
+                wait_until(lambda: psutil.Process(asked.pid).status() == psutil.STATUS_ZOMBIE)
+                client.close()
+
+        door.bind(str(tmp_path / "s"))
+        door.listen()
+        client.connect(str(tmp_path / "s"))
+        try:
+            assert AtOnce(door, {}, idle_s=0.2).serve() is None
+        finally:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, before)
 
 
 def papermill(folder: Path, path: Path, **env: str) -> subprocess.CompletedProcess[str]:
