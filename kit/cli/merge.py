@@ -23,6 +23,10 @@ Rank = Annotated[int | None, typer.Option(min=1, help="Of the result; the bundle
 Projector = Annotated[
     str, typer.Option(help="What was trained beside LoRA: shared refuses what differs; average averages it.")
 ]
+Ask = Annotated[
+    str, typer.Option("--ask", metavar="DATA", help="Ask bundles and child the test split: easy-vqa; CLIPs: openmoji.")
+]
+Limit = Annotated[int, typer.Option(min=2, help="With --ask: at most so many pictures.")]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the merged bundle goes.")]
 Name = Annotated[str, typer.Option(help="What people call it; the bundles' names by default.")]
 
@@ -36,19 +40,23 @@ def merge(
     density: Density = 0.5,
     rank: Rank = None,
     projector: Projector = "shared",
+    ask: Ask = "",
+    limit: Limit = 60,
     name: Name = "",
 ) -> None:
     """Merge the adapters of bundles into one bundle that names them all, and say what gets lost on the way."""
     from kit.adapters.bundle import open_bundle
     from kit.adapters.merge import merge as merge_bundles
+    from kit.cli.merge_asked import before_and_after
 
     given = _numbers(weights)
     parents = [open_bundle(bundle) for bundle in bundles]
     found = merge_bundles(
         parents, method=method, weights=given, density=density, rank=rank, projector=projector, device="cpu"
     )
-    show_table(("measured", "value"), [(what, str(one)) for what, one in found.measurements.items()])
-    saved = found.save(out, name=name)
+    tasks = before_and_after(parents, found.model, ask, limit) if ask else {}
+    show_table(("measured", "value"), [(what, str(one)) for what, one in {**found.measurements, **tasks}.items()])
+    saved = found.save(out, name=name, measurements=tasks)
     print(f"{saved.folder}: of {', '.join(saved.manifest.parents)}")
     if "projectors_apart" in found.parameters:
         apart = found.parameters["projectors_apart"]
