@@ -1,4 +1,4 @@
-"""Whether a model has learnt what was preferred, or only how long that was."""
+"""Whether a model has learnt what was preferred, or only how long that was; and which votes the others contradict."""
 
 from __future__ import annotations
 
@@ -50,6 +50,29 @@ def preference_accuracy(
         own = None if clusters is None else [one for one, here in zip(clusters, differ, strict=True) if here]
         found["longer_ahead"] = _measured(follows, own, float(longer[differ].mean()), split, "neither")
     return found
+
+
+def contradicted(scores: ArrayLike) -> list[tuple[int, float]]:
+    """Return each vote's place with the chance that the other votes give it, the most contradicted first.
+
+    What a reward model learnt from some votes is held against others: worth a second look, by people, are those that
+    it finds unlikely. It may be wrong itself, so nothing is to be dropped by it alone.
+
+    Args:
+        scores: What a reward model gives the chosen and the rejected answer, log-odds, shape (n, 2); one that was not
+            trained on these votes nor on others about the same items.
+
+    Raises:
+        DataError: no votes, or another shape.
+
+    Source:
+        Bradley and Terry (1952): of two answers whose scores differ by d, the first is preferred with 1 / (1 + e^-d).
+    """
+    given = np.asarray(scores, np.float64)
+    if given.ndim != 2 or given.shape[1:] != (2,) or not len(given):
+        raise DataError.of("contradicted", f"scores have shape {given.shape}", "give them as (n, 2), n at least 1")
+    chance = np.exp(-np.logaddexp(0.0, given[:, 1] - given[:, 0]))
+    return [(int(place), float(chance[place])) for place in np.argsort(chance, kind="stable")]
 
 
 def _ahead(difference: Floats) -> Floats:

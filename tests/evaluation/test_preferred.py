@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kit.errors import DataError
-from kit.evaluation.preferred import preference_accuracy
+from kit.evaluation.preferred import contradicted, preference_accuracy
 
 TOKENS = np.array([[3, 5], [4, 2], [6, 2], [7, 7]])
 
@@ -45,3 +45,21 @@ def test_no_lengths_to_compare_and_no_rows():
     for gains, tokens in (([], []), ([[1.0, 2.0, 3.0]], [[1, 2, 3]]), ([[1.0, 2.0]], [[1, 2], [1, 2]])):
         with pytest.raises(DataError, match="preference_accuracy: gains have shape"):
             preference_accuracy(gains, tokens, split="test")
+
+
+def test_votes_that_the_reward_model_of_the_others_contradicts_come_first():
+    found = contradicted([[1.0, 0.0], [-2.0, 1.0], [0.5, 0.5], [900.0, -900.0], [-900.0, 900.0]])
+    assert [place for place, _ in found] == [4, 1, 2, 0, 3]
+    assert [chance for _, chance in found] == pytest.approx([0, 1 / (1 + np.e**3), 0.5, 1 / (1 + np.e**-1), 1])
+    for scores in ([], [[1.0, 2.0, 3.0]], [1.0, 2.0]):
+        with pytest.raises(DataError, match="contradicted: scores have shape"):
+            contradicted(scores)
+
+
+def test_mistaken_votes_are_found_by_a_reward_model_that_shares_the_raters_taste():
+    generator = np.random.default_rng(0)
+    scores = np.sort(generator.normal(size=(300, 2)), axis=1)[:, ::-1].copy()
+    wrong = generator.random(300) < 0.2
+    scores[wrong] = scores[wrong, ::-1]
+    first = [place for place, _ in contradicted(scores + generator.normal(size=scores.shape) / 2)][:30]
+    assert wrong[first].mean() > 0.8
