@@ -48,13 +48,13 @@ def write_crate(folder: Path, record: Mapping[str, Any], result: Result | None) 
     _root(crate, record)
     files = _files(crate, folder, record)
     measured = [_measured(crate, name, found) for name, found in (result.measurements if result else {}).items()]
-    action = _entity(crate, "#run", "CreateAction", **_when(record))
+    action = entity(crate, "#run", "CreateAction", **_when(record))
     action["instrument"] = crate.mainEntity
-    action["agent"] = _entity(crate, "#person", "Person", name="The person who ran it")
+    action["agent"] = entity(crate, "#person", "Person", name="The person who ran it")
     action["object"] = [*_parameters(crate, record), *_inputs(crate, record)]
     action["result"] = [*files, *measured]
     action["resourceUsage"] = [
-        _value(crate, f"#{name}", name, record[name], unitText=unit)
+        property_value(crate, f"#{name}", name, record[name], unitText=unit)
         for name, unit in (("wall_s", "s"), ("peak_rss_gib", "GiB"))
     ]
     crate.mainEntity["softwareRequirements"] = _software(crate, record)
@@ -62,15 +62,17 @@ def write_crate(folder: Path, record: Mapping[str, Any], result: Result | None) 
     write_text(folder / CRATE, json.dumps(crate.metadata.generate(), indent=1, sort_keys=True, ensure_ascii=False))
 
 
-def _entity(crate: Any, identifier: str, kind: str, /, **properties: Any) -> Any:
+def entity(crate: Any, identifier: str, kind: str, /, **properties: Any) -> Any:
+    """Add a contextual entity to a crate, and return it."""
     from rocrate.model import ContextEntity
 
     return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **properties}))
 
 
-def _value(crate: Any, identifier: str, name: str, value: Any, /, **properties: Any) -> Any:
+def property_value(crate: Any, identifier: str, name: str, value: Any, /, **properties: Any) -> Any:
+    """Add a named value to a crate, and return it; what is no plain value is written as JSON."""
     plain = value if isinstance(value, int | float | str | bool) else json.dumps(value)
-    return _entity(crate, identifier, "PropertyValue", name=name, value=plain, **properties)
+    return entity(crate, identifier, "PropertyValue", name=name, value=plain, **properties)
 
 
 def _root(crate: Any, record: Mapping[str, Any]) -> None:
@@ -80,7 +82,7 @@ def _root(crate: Any, record: Mapping[str, Any]) -> None:
     licences = sorted({found["licence"] for found in record["inputs"] if found["licence"]})
     crate.license = " AND ".join(licences) or "Not stated by the person who ran it; inputs keep their own licences"
     profiles = [
-        _entity(crate, url, "CreativeWork", name=name, version=version) for url, (name, version) in PROFILES.items()
+        entity(crate, url, "CreativeWork", name=name, version=version) for url, (name, version) in PROFILES.items()
     ]
     crate.root_dataset["conformsTo"] = profiles
 
@@ -110,9 +112,9 @@ def _files(crate: Any, folder: Path, record: Mapping[str, Any]) -> list[Any]:
             continue
         properties: dict[str, Any] = {
             "name": name,
-            "encodingFormat": _media_type(path),
+            "encodingFormat": media_type(path),
             "contentSize": str(path.stat().st_size),
-            "sha256": _sha256(path),
+            "sha256": file_digest(path),
         }
         if name == WORKFLOW:
             properties |= {
@@ -126,13 +128,15 @@ def _files(crate: Any, folder: Path, record: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def _media_type(path: Path) -> str:
+def media_type(path: Path) -> str:
+    """Return a file's media type by its name."""
     if path.suffix == ".ipynb":
         return "application/x-ipynb+json"
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -142,8 +146,8 @@ def _parameters(crate: Any, record: Mapping[str, Any]) -> list[Any]:
     formal, actual = [], []
     for name, value in record["parameters"].items():
         kind = _TYPES.get(type(value).__name__, "Text")
-        slot = _entity(crate, f"#parameter-{name}", "FormalParameter", name=name, additionalType=kind)
-        given = _value(crate, f"#value-{name}", name, value)
+        slot = entity(crate, f"#parameter-{name}", "FormalParameter", name=name, additionalType=kind)
+        given = property_value(crate, f"#value-{name}", name, value)
         slot["workExample"], given["exampleOfWork"] = given, slot
         slot["conformsTo"] = {"@id": "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE"}
         formal.append(slot)
@@ -163,13 +167,13 @@ def _inputs(crate: Any, record: Mapping[str, Any]) -> list[Any]:
             "creditText": given["attribution"],
         }
         kept = {name: value for name, value in properties.items() if value}
-        found.append(_entity(crate, f"#input-{given['parameter']}", "CreativeWork", **kept))
+        found.append(entity(crate, f"#input-{given['parameter']}", "CreativeWork", **kept))
     return found
 
 
 def _measured(crate: Any, name: str, found: Measurement) -> Any:
     bounds = {} if found.low is None else {"minValue": found.low, "maxValue": found.high}
-    return _value(
+    return property_value(
         crate, f"#measurement-{name}", name, found.value,
         unitText=found.unit, description=f"{found}; {found.method}".rstrip("; "), **bounds,
     )  # fmt: skip
@@ -177,7 +181,7 @@ def _measured(crate: Any, name: str, found: Measurement) -> Any:
 
 def _software(crate: Any, record: Mapping[str, Any]) -> list[Any]:
     return [
-        _entity(
+        entity(
             crate, f"https://pypi.org/project/{name}/{version}/", "SoftwareApplication", name=name,
             softwareVersion=version, url=f"https://pypi.org/project/{name}/{version}/",
         )

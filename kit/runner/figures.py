@@ -10,6 +10,20 @@ from kit.errors import RunError
 from kit.runner.execute import EXECUTED
 
 
+def pictures(run: Path) -> list[str]:
+    """Return every PNG that a run's cells show, in base64.
+
+    Raises:
+        RunError: no executed notebook.
+    """
+    try:
+        cells = json.loads((run / EXECUTED).read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError.of(str(run), f"has no executed notebook that can be read: {error}", "run it again") from error
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    return ["".join(data["image/png"]) for data in outputs if "image/png" in data]
+
+
 def write_figures(run: Path, into: Path, *, name: str) -> list[Path]:
     """Write every PNG that a run's cells show as ``NAME-1.png``, ``NAME-2.png``, … and return the files.
 
@@ -21,18 +35,13 @@ def write_figures(run: Path, into: Path, *, name: str) -> list[Path]:
     Raises:
         RunError: no executed notebook, no figure in it, or a folder that cannot be written.
     """
-    try:
-        cells = json.loads((run / EXECUTED).read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError.of(str(run), f"has no executed notebook that can be read: {error}", "run it again") from error
-    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
-    pictures = ["".join(data["image/png"]) for data in outputs if "image/png" in data]
-    if not pictures:
+    found = pictures(run)
+    if not found:
         raise RunError.of(str(run), "shows no figure", "draw one with matplotlib in the notebook")
     files = []
     try:
         into.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures, start=1):
+        for number, picture in enumerate(found, start=1):
             files.append(into / f"{name}-{number}.png")
             files[-1].write_bytes(base64.b64decode(picture))
     except OSError as error:

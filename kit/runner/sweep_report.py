@@ -16,6 +16,7 @@ from kit.runner.recipe import Recipe
 from kit.runner.report import HERE, report_css
 from kit.runner.run import REPORT
 from kit.runner.sweep import Prefixes, Row, Trial
+from kit.runner.sweep_crate import write_sweep_crate
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class Swept:
 
 
 def write_report(swept: Swept, out: Path) -> Path:
-    """Write ``sweep.html`` and ``sweep.json`` into ``sweeps/NAME-DIGEST`` of the folder of runs; return the former.
+    """Write ``sweep.html``, ``sweep.json`` and their crate into ``sweeps/NAME-DIGEST`` of the folder of runs.
+
+    Returns:
+        The path of the page.
 
     Raises:
         RunError: the folder cannot be written.
@@ -57,6 +61,8 @@ def write_report(swept: Swept, out: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "sweep.json", json.dumps(_record(swept, folder), indent=1, default=str))
     write_text(folder / "sweep.html", _render(swept, folder))
+    write_sweep_crate(folder, recipe=swept.recipe.name, about=swept.recipe.about, command=swept.command,
+                      metric=swept.metric, trials=swept.trials, wall_s=swept.wall_s)  # fmt: skip
     return folder / "sweep.html"
 
 
