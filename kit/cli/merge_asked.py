@@ -40,7 +40,7 @@ def before_and_after(parents: Sequence[Bundle], child: Any, source: str, limit: 
     found: dict[str, Measurement] = {}
     for number, one in enumerate(parents, 1):
         found |= score(one.load() if clip else one.load(device="cpu"), rows, f"parent_{number}_")
-    return found | score(child, rows, "child_")
+    return {**found, **score(child, rows, "child_")}
 
 
 def _answered(model: Any, rows: Rows[Any], prefix: str) -> Mapping[str, Measurement]:
