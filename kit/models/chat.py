@@ -13,6 +13,8 @@ from torch import Tensor
 from kit.data.picture import Picture
 from kit.data.rows import Conversation, Message
 from kit.errors import DataError
+from kit.models import products
+from kit.models.dual_encoder import tensors_digest
 from kit.models.turns import IGNORED, Form, Row, Turns, as_conversation
 from kit.models.vision_language import VisionLanguage
 
@@ -172,12 +174,27 @@ def answer(
         max_new_tokens: Where an answer that does not end by itself is cut.
         batch_size: Questions at a time.
     """
-    chat, answers = Chat.of(model), []
-    for start in range(0, len(questions), batch_size):
-        part = slice(start, start + batch_size)
-        inputs: Mapping[str, Tensor] = chat.prompts(pictures[part], questions[part]).to(model.device)
-        with torch.no_grad():
-            written = model.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        fresh = written[:, inputs["input_ids"].shape[1] :]
-        answers += [text.strip() for text in model.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)]
-    return answers
+    chat = Chat.of(model)
+
+    def identity() -> str:
+        shown = ["" if one is None else one.digest() for one in pictures]
+        weights = tensors_digest(dict(model.model.named_parameters()))
+        said = f"{chat.digest()}|{max_new_tokens}|{batch_size}|{list(zip(shown, questions, strict=True))}|{weights}"
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def written() -> list[str]:
+        parts = [slice(start, start + batch_size) for start in range(0, len(questions), batch_size)]
+        each = (_answers(model, chat, pictures[part], questions[part], max_new_tokens) for part in parts)
+        return [said for some in each for said in some]
+
+    return products.kept("chat", identity, written)
+
+
+def _answers(
+    model: VisionLanguage, chat: Chat, pictures: Sequence[Picture | None], questions: Sequence[str], most: int
+) -> list[str]:
+    inputs: Mapping[str, Tensor] = chat.prompts(pictures, questions).to(model.device)
+    with torch.no_grad():
+        ids = model.model.generate(**inputs, max_new_tokens=most, do_sample=False)
+    fresh = ids[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in model.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 from kit.data.picture import Picture
 from kit.errors import DataError
+from kit.models import products
+from kit.models.dual_encoder import tensors_digest
 from kit.models.language_cut import LanguageCut
 from kit.models.language_tail import LanguageTail
 from kit.models.quick_layers import STEP
@@ -52,9 +55,16 @@ class PackedAnswers:
         if not questions:
             return []
         asked, distinct, about, prompts = self._distinct(pictures, questions)
-        said = self._chosen(about, prompts) if self.candidates is not None else self._written(about, prompts)
+        write = self._written if self.candidates is None else self._chosen
+        said = products.kept("answers", lambda: self._identity(distinct), lambda: write(about, prompts))
         found = dict(zip(distinct, said, strict=True))
         return [found[one] for one in asked]
+
+    def _identity(self, asked: Sequence[object]) -> str:
+        """Return what answers follow from: the weights as they are now, how they are asked, and what is asked."""
+        how = (type(self).__qualname__, self.max_new_tokens, sorted(self.candidates or ()), self.cut.chat.digest())
+        weights = tensors_digest(dict(self.cut.model.model.named_parameters()))
+        return hashlib.sha256(f"{how}|{list(asked)}|{weights}|{self.tail.head.dtype}".encode()).hexdigest()
 
     def _distinct(
         self, pictures: Sequence[Picture | None], questions: Sequence[str]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kit.data.picture import Picture
 from kit.errors import Fault, ModelError, raise_faults
+from kit.models import products
 from kit.models.language_cut import LanguageCut
 from kit.models.language_tail import LanguageTail
 from kit.models.packed_answers import PackedAnswers
@@ -57,9 +58,9 @@ class SampledAnswers(PackedAnswers):
             return []
         asked, distinct, about, prompts = self._distinct(pictures, questions)
         self._luck.manual_seed(self.seed)
-        said = self._written(
-            [one for one in about for _ in range(times)], [one for one in prompts for _ in range(times)]
-        )
+        each, every = ([one for one in many for _ in range(times)] for many in (about, prompts))
+        luck = (self.temperature, self.seed, times)
+        said = products.kept("samples", lambda: self._identity([luck, *distinct]), lambda: self._written(each, every))
         found = {key: tuple(said[place * times : (place + 1) * times]) for place, key in enumerate(distinct)}
         return [found[key] for key in asked]
 

@@ -68,6 +68,7 @@ def execute(
     limit_s: float,
     limit_gib: float | None = None,
     on_cell: OnCell | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Cost:
     """Run a notebook and leave ``executed.ipynb`` in the folder ``into``.
 
@@ -79,6 +80,7 @@ def execute(
         limit_s: Seconds after which the kernel is killed.
         limit_gib: Memory of the kernel and its children above which it is killed, GiB; None for no such limit.
         on_cell: Called at the start of each code cell: how many are done, how many there are, the heading above it.
+        env: More of the kernel's environment.
 
     Raises:
         NotebookStoppedError: it raised, called sys.exit, lost its kernel, or reached the limit.
@@ -86,10 +88,12 @@ def execute(
     import nbformat
 
     node = nbformat.reads(notebook.path.read_text(encoding="utf-8"), as_version=4)
+    if [cell.source for cell in node.cells] != [cell["source"] for cell in notebook.cells]:
+        raise NotebookStoppedError("was changed between its plan and its start")
     kernel_name = "python3" if notebook.language == "python" else node.metadata.get("kernelspec", {}).get("name", "")
     progress = _Progress(sum(map(_runs, node.cells)) + bool(values), on_cell, _titles(node, shift=bool(values)))
     log_path = into / "kernel.log"
-    env = {"KIT_CACHE_LOG": str(into / CACHE_LOG), **PATIENT, **os.environ, "KIT_RUN_DIR": str(into)}
+    env = {"KIT_CACHE_LOG": str(into / CACHE_LOG), **PATIENT, **os.environ, "KIT_RUN_DIR": str(into), **(env or {})}
     with log_path.open("wb") as log, _started(notebook.language, kernel_name, cwd=cwd, env=env, log=log) as manager:
         pid = manager.provisioner.pid
         with Watch(pid, limit_s=limit_s, limit_gib=limit_gib, on_limit=lambda: kill_tree(pid)) as watch:

@@ -160,3 +160,13 @@ def _parameter(name: str, annotation: str, value: ast.expr, comment: str) -> Par
         bases = {"float"}
     kind = bases.pop() if len(bases) == 1 else "any"
     return Parameter(name, kind if kind in KINDS else "any", default, literal, optional, comment)
+
+
+def has_changed(notebook: Notebook) -> bool:
+    """Return whether the file's cells are others than those that were read."""
+    try:
+        return [cell["source"] for cell in read_notebook(notebook.path).cells] != [
+            cell["source"] for cell in notebook.cells
+        ]
+    except RecipeError:  # half written, or gone
+        return True

@@ -13,7 +13,7 @@ from kit.runner.notebook import Notebook, read_notebook
 from kit.runner.parameters import value_faults
 
 DEFAULT_SIZE = "laptop"
-KEYS = frozenset({"notebook", "about", "sizes", "expect", "budget", "inputs", "cost", "tier"})
+KEYS = frozenset({"notebook", "about", "sizes", "expect", "budget", "inputs", "cost", "resume", "tier"})
 OPERATORS = frozenset({"at_least", "at_most", "above_baseline"})
 BUDGETS = frozenset({"wall_s", "peak_rss_gib", "limit_s", "limit_gib"})
 INPUT_KINDS = frozenset({"data", "model"})
@@ -56,6 +56,7 @@ class Recipe:
         tier: The smallest machine it fits, "binder" for mybinder.org's 2 GB.
         path: The YAML file; None for a notebook without a recipe.
         cost: What its runs cost; None where it does not say.
+        resume: Whether a run that was stopped goes on with what its cells kept; not where times are what is measured.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Recipe:
     tier: str = ""
     path: Path | None = None
     cost: Costs | None = None
+    resume: bool = True
 
 
 def bare_recipe(notebook: Path) -> Recipe:
@@ -112,7 +114,7 @@ def read_recipe(path: Path) -> Recipe:
     budget = {size: dict(bounds or {}) for size, bounds in sections["budget"].items()}
     return Recipe(
         path.stem, notebook, str(shown), str(values.get("about", "")).strip(), sizes, claims, budget,
-        sections["inputs"], str(values.get("tier", "")), path, cost,
+        sections["inputs"], str(values.get("tier", "")), path, cost, values.get("resume", True),
     )  # fmt: skip
 
 
@@ -142,11 +144,14 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _text_faults(values: Mapping[str, Any], where: str) -> list[Fault]:
-    return [
+    faults = [
         Fault(f"{where}: {key}", f"must be text, got {values[key]!r}", "put it in quotes")
         for key in ("about", "tier")
         if not isinstance(values.get(key, ""), str)
     ]
+    if not isinstance(values.get("resume", True), bool):
+        faults.append(Fault(f"{where}: resume", f"must be true or false, got {values['resume']!r}"))
+    return faults
 
 
 def _notebook(path: Path, shown: Any) -> tuple[Notebook | None, list[Fault]]:

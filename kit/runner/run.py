@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +20,12 @@ from kit.runner.claims import Verdict
 from kit.runner.execute import CACHE_LOG, EXECUTED, LIMIT_S, NotebookStoppedError, OnCell, execute, read_result
 from kit.runner.kernel import signals_end_the_run
 from kit.runner.machines import this_machine
+from kit.runner.notebook import has_changed
 from kit.runner.plan import Plan
 from kit.runner.predict import note_kept, predict, why_not
 from kit.runner.regressions import regressions
+from kit.runner.resume import Journal, fix_of, journal, reason_of
+from kit.runner.tidy import tidy
 from kit.runner.watch import Cost
 
 RESULT = "result.json"
@@ -103,11 +105,17 @@ def run(
             return _reused(final, plan, price_per_hour)
         began = time.monotonic()
         _pull_parts(plan)
-        with ledger.partial(final) as folder:
+        with journal(plan, final, force=force) as kept, ledger.partial(final) as folder:
+            if kept.sentence:
+                hooks.say(kept.sentence)
             budget = plan.recipe.budget.get(plan.size, {})
             limits = (limit_s or budget.get("limit_s", LIMIT_S), limit_gib or budget.get("limit_gib"))
             settled = _Settled(*limits, price_per_hour, pulled_s=time.monotonic() - began)
-            return _fresh(plan, folder, final, settled, hooks)
+            done = _fresh(plan, folder, final, settled, hooks=hooks, kept=kept)
+            kept.done()
+            if has_changed(plan.recipe.notebook):
+                hooks.say(f"{plan.recipe.shown} changed while it ran: this is the run of what it was before.")
+            return done
 
 
 def _pull_parts(plan: Plan) -> None:
@@ -126,7 +134,7 @@ class _Settled:
     pulled_s: float
 
 
-def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hooks) -> Run:
+def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, *, hooks: Hooks, kept: Journal) -> Run:
     started = dt.datetime.now(dt.UTC)
     predicted = _predicted(plan, final.parents[1])
     try:
@@ -137,19 +145,22 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hook
             cwd=Path.cwd(),
             limit_s=settled.limit_s,
             limit_gib=settled.limit_gib,
-            on_cell=hooks.on_cell,
+            on_cell=_noted(hooks.on_cell, kept),
+            env=kept.env(),
         )
         cost = dataclasses.replace(cost, wall_s=round(settled.pulled_s + cost.wall_s, 3))
-        _tidy(folder, final)
+        tidy(folder / EXECUTED, folder=folder, final=final)
         result = _with_relative_bundles(read_result(folder / EXECUTED), final)
     except NotebookStoppedError as error:
-        _tidy(folder, final)
+        kept.note(reason_of(error))
+        tidy(folder / EXECUTED, folder=folder, final=final)
         raise _stopped(error, plan, ledger.keep_failed(folder, final, EXECUTED)) from error
     except ResultError as error:
         kept = ledger.keep_failed(folder, final, EXECUTED)
         raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
     note_kept(plan, folder / CACHE_LOG)
     record = {**_record(plan, started, cost, settled.price_per_hour), "predicted": predicted}
+    record["resumed"] = dict(kept.earlier) or None
     verdicts = _check(plan, result, record, final.parents[1])
     record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
     if result is not None:
@@ -157,6 +168,17 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, hooks: Hook
     _publish(folder, record, result)
     ledger.settle(folder, final)
     return Run(final, record, result, verdicts, reused=False)
+
+
+def _noted(on_cell: OnCell | None, kept: Journal) -> OnCell:
+    """Return what is called at the start of each cell: what the caller wants, and a note of where the run is."""
+
+    def call(done: int, total: int, title: str) -> None:
+        kept.note("running", done, total)
+        if on_cell is not None:
+            on_cell(done, total, title)
+
+    return call
 
 
 def _predicted(plan: Plan, out: Path) -> dict[str, Any] | None:
@@ -255,28 +277,6 @@ def _with_relative_bundles(result: Result | None, final: Path) -> Result | None:
     return dataclasses.replace(result, bundles=bundles)
 
 
-def _tidy(folder: Path, final: Path) -> None:
-    """Put the run's lasting path and no secret into the executed notebook."""
-    path = folder / EXECUTED
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8").replace(_escaped(folder), _escaped(final))
-    for value in _secrets():
-        text = text.replace(_escaped(value), "[secret]")
-    ledger.write_text(path, text)
-
-
-def _escaped(value: Path | str) -> str:
-    return json.dumps(str(value), ensure_ascii=False)[1:-1]
-
-
-def _secrets() -> list[str]:
-    """Return the values of environment variables that are named like secrets: a notebook may have printed one."""
-    from kit.runner.parameters import looks_secret
-
-    return [value for name, value in os.environ.items() if len(value) >= 8 and looks_secret(name)]
-
-
 def _stopped(error: NotebookStoppedError, plan: Plan, kept: Path | None) -> RunError:
     names = {
         name for name, found in vars(kit.errors).items() if isinstance(found, type) and issubclass(found, KitError)
@@ -286,7 +286,7 @@ def _stopped(error: NotebookStoppedError, plan: Plan, kept: Path | None) -> RunE
     lines = [f"Line: {error.line}"] if error.line else []
     if kept is not None:
         lines.append(f"Kept: {_short(kept)}, with every output until then")
-    return RunError(Fault(where, what, f"correct it, then: {plan.command}", "\n  ".join(lines)))
+    return RunError(Fault(where, what, fix_of(reason_of(error), plan), "\n  ".join(lines)))
 
 
 def _short(path: Path) -> str:

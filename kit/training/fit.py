@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kit.errors import ModelError, raise_faults
 from kit.models.activations import Activations
 from kit.progress import track
-from kit.training.checkpoint import Checkpoint
+from kit.training.checkpoint import Saving
 from kit.training.columns import Column, Indices, as_columns
 from kit.training.identity import run_key
 from kit.training.plan import estimate, require_memory
@@ -36,7 +36,7 @@ class Fit:
 
     Args:
         losses: The loss at each step, in the objective's unit.
-        wall_s: Seconds that the steps took here; those before a resumption are not in it.
+        wall_s: Seconds that the steps took, those before a resumption among them.
         resumed_at: The step that it went on from; 0 for a run from the start.
         trained: How many parameters were trained.
         settings: What it was asked to do.
@@ -99,9 +99,9 @@ def fit(
         seed: Seed of everything.
         precision: accelerate's mixed precision: "no", "bf16" or "fp16".
         check_memory: Estimate first whether the run fits into memory, where a column knows its ``largest`` part.
-        checkpoint: Folder for checkpoints; None for none. A run with other settings, data or starting weights has
-            another file there.
-        every: Steps between checkpoints.
+        checkpoint: Folder for checkpoints; None for the run's own under ``kit run``, which goes on there when it was
+            killed, and for none elsewhere. A run with other settings, data or starting weights has another file there.
+        every: Steps between checkpoints in a folder that you name; in the run's own they are 15 seconds apart.
         stop_after: Leave at this step of the run, whose schedule is not shortened; with ``checkpoint`` the next
             call goes on from there. None for all steps.
         label: What the progress bar calls it.
@@ -124,9 +124,9 @@ def fit(
         rows_at_once = math.ceil(batch_size / run.accelerator.num_processes / accumulate)
         for column in (column for column in columns if hasattr(column, "largest")):
             require_memory(estimate(model, column.largest(rows_at_once), precision=precision))
-    saved = Checkpoint.at(checkpoint, run_key(settings, objective, columns, model.state_dict())) if checkpoint else None
-    losses = saved.load(run.changing(), run.optimizer, run.scheduler) if saved else []
-    start, began = len(losses), time.perf_counter()
+    saved = Saving.of(checkpoint, every, lambda: run_key(settings, objective, columns, model.state_dict()))
+    losses, before_s = saved.load(run.changing(), run.optimizer, run.scheduler)
+    start, began = len(losses), time.perf_counter() - before_s
     last = min(total, stop_after or total)
     with run.training(model), track(total=last, label=label) as bar:
         bar.update(start)
@@ -136,8 +136,9 @@ def fit(
             draw = partial(_draw, columns, generator=generator, device=run.accelerator.device)
             losses.append(run.step(objective, run.parts(indices, accumulate), draw, number=step))
             bar.update(1)
-            if saved and (len(losses) % every == 0 or len(losses) == last) and run.accelerator.is_main_process:
-                saved.save(run.changing(), run.optimizer, run.scheduler, losses)
+            taken = time.perf_counter() - began
+            if run.accelerator.is_main_process and saved.due(len(losses), taken, last=last):
+                saved.save(run.changing(), run.optimizer, run.scheduler, losses, taken)
     count = sum(parameter.numel() for parameter in run.trained.values())
     return Fit(tuple(losses), time.perf_counter() - began, start, count, settings)
 

@@ -181,14 +181,14 @@ def test_after_a_kill_the_next_run_cleans_up(notebooks: Path, tmp_path: Path) ->
     process, pids = start(notebooks, tmp_path)
     process.kill()
     process.wait()
-    (partial,) = (tmp_path / "runs" / "never_ends").iterdir()
-    assert partial.name.startswith(".partial-")
+    assert len(list((tmp_path / "runs" / "never_ends").glob(".partial-*"))) == 1
     wait_until(lambda: not psutil.pid_exists(pids[0]))  # the kernel notices that its parent is gone
     with suppress(psutil.NoSuchProcess):  # a warm kernel's children go with it
         psutil.Process(pids[1]).kill()
     with pytest.raises(RunError, match="limit"):
         do(notebooks / "never_ends.ipynb", tmp_path / "runs", {"started": str(tmp_path / "started")}, limit_s=1)
-    assert not partial.exists()
+    assert visible(tmp_path / "runs")[1:] == []
+    assert not list((tmp_path / "runs").glob("*/.*")), "neither half a run nor what it kept: it had kept nothing"
 
 
 def start(notebooks: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:

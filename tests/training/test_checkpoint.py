@@ -27,12 +27,10 @@ def flat(optimizer):
 def test_everything_is_put_back(tmp_path):
     _, weights, optimizer, scheduler = parts(0)
     saved = Checkpoint.at(tmp_path / "new" / "folder", "k" * 64)
-    saved.save(weights, optimizer, scheduler, [3.0, 2.5])
+    saved.save(weights, optimizer, scheduler, [3.0, 2.5], 7.5)
     _, others, other_optimizer, other_scheduler = parts(1)
-    assert Checkpoint.at(tmp_path / "new" / "folder", "k" * 64).load(others, other_optimizer, other_scheduler) == [
-        3.0,
-        2.5,
-    ]
+    reached = Checkpoint.at(tmp_path / "new" / "folder", "k" * 64).load(others, other_optimizer, other_scheduler)
+    assert reached == ([3.0, 2.5], 7.5)
     assert all(torch.equal(others[name], weights[name]) for name in weights)
     assert "1.running_mean" in weights
     assert all(torch.equal(a, b) for a, b in zip(flat(optimizer), flat(other_optimizer), strict=True))
@@ -42,7 +40,7 @@ def test_everything_is_put_back(tmp_path):
 def test_without_a_file_nothing_happens(tmp_path):
     _, weights, optimizer, scheduler = parts()
     before = {name: tensor.clone() for name, tensor in weights.items()}
-    assert Checkpoint.at(tmp_path, "k" * 64).load(weights, optimizer, scheduler) == []
+    assert Checkpoint.at(tmp_path, "k" * 64).load(weights, optimizer, scheduler).losses == []
     assert all(torch.equal(weights[name], before[name]) for name in weights)
 
 
@@ -56,9 +54,9 @@ def test_an_older_checkpoint_stays_until_the_new_one_is_whole(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ModelError, match="No space left"):
         saved.save(weights, optimizer, scheduler, [1.0, 0.5])
-    assert saved.load(weights, optimizer, scheduler) == [1.0]
+    assert saved.load(weights, optimizer, scheduler).losses == [1.0]
 
 
 def test_another_runs_file_is_refused(tmp_path):
@@ -97,7 +95,7 @@ def test_a_flipped_bit_is_noticed_or_means_nothing(tmp_path):
     for place in range(0, len(good), 41):
         saved.path.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
         try:
-            assert saved.load(weights, optimizer, scheduler) == [1.0]
+            assert saved.load(weights, optimizer, scheduler).losses == [1.0]
             assert all(torch.equal(weights[name], expected[name]) for name in weights)
             assert all(torch.equal(a, b) for a, b in zip(flat(optimizer), state, strict=True))
         except ModelError:
