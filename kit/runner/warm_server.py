@@ -213,10 +213,11 @@ def _drain(bell: socket.socket) -> None:
             pass
 
 
-def _close(files: Sequence[int]) -> None:
-    for number in files:
+def _close(files: list[int]) -> None:
+    """Close files and forget their numbers, which by then may be those of another kernel's link."""
+    while files:
         with suppress(OSError):
-            os.close(number)
+            os.close(files.pop())
 
 
 def _preload(modules: Sequence[str]) -> None:

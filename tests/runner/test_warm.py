@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,19 @@ def test_two_ends_in_one_moment_end_no_server(tmp_path: Path) -> None:
         finally:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, before)
+
+
+def test_kernels_side_by_side_end_no_server(warm: str, notebooks: Path, tmp_path: Path) -> None:
+    """Files that were closed twice were another kernel's link by then, and after six kernels it was over."""
+    target = str(notebooks / "simple.ipynb")
+    plan = make_plan(find(target), target=target)
+
+    def one(number: int) -> str:
+        return str(run(plan, out=tmp_path / f"runs-{number}").record["kernel"])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(one, range(12))) == ["warm"] * 12
+    assert server_of(warm).is_running()
 
 
 def papermill(folder: Path, path: Path, **env: str) -> subprocess.CompletedProcess[str]:
