@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -73,6 +74,38 @@ def kept(kind: str, key: Callable[[], str], make: Callable[[], T]) -> T:
         partial = path.with_suffix(f".tmp-{os.getpid()}")
         partial.write_text(json.dumps({"key": name, "value": value}), encoding="utf-8")
         partial.replace(path)
+    return value
+
+
+def kept_folder(kind: str, key: Callable[[], str], make: Callable[[], T], target: Path) -> T:
+    """Do as ``kept`` with something that also writes the folder ``target``, or leaves it out.
+
+    Args:
+        kind: What it is, in a word.
+        key: Gives everything that it follows from.
+        make: Writes the folder and returns JSON values.
+        target: The folder; not there yet.
+
+    Raises:
+        ModelError: the disk is full.
+    """
+    place = folder()
+    if place is None:
+        return make()
+    name = numbered(f"{kind}|{key()}")
+    stored = place / f"{kind}-{name[:32]}"
+    if stored.is_dir():  # it gets this name when it is whole
+        if (stored / "folder").is_dir():
+            shutil.copytree(stored / "folder", target)
+        return json.loads((stored / "value.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    value = make()
+    partial = place / f"{stored.name}.tmp-{os.getpid()}"
+    with full_disk_told(place):
+        partial.mkdir(parents=True)
+        if target.is_dir():
+            shutil.copytree(target, partial / "folder")
+        (partial / "value.json").write_text(json.dumps(value), encoding="utf-8")
+        partial.replace(stored)
     return value
 
 

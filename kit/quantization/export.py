@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,8 +17,10 @@ from kit.adapters.bundle import Bundle, open_bundle
 from kit.data.rows import Conversation
 from kit.data.sources import load_rows
 from kit.errors import BundleError
+from kit.models import products
 from kit.models.backends import EXTRA
 from kit.models.chat import Chat
+from kit.models.dual_encoder import tensors_digest
 from kit.models.quiet import quiet
 from kit.models.vision_language import VisionLanguage
 from kit.quantization import hub_copies
@@ -73,6 +75,27 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
     if target.exists():
         raise BundleError.of(str(target), "is there already", "choose another folder")
     _check_packages(to)
+
+    def identity() -> str:
+        said = [(name, _said(value)) for name, value in sorted(options.items())]
+        return f"{bundle.manifest.digest()}|{to}|{said}"
+
+    found = products.kept_folder("export", identity, lambda: _exported(bundle, to, target, options), target)
+    gate = Parity(**found["gate"])
+    return Exported(target if target.is_dir() else None, gate, TOLERANCES[found["held"]])
+
+
+def _said(option: Any) -> str:
+    """Return what an option of an export says: bits, moments by their numbers, samples by their texts."""
+    if isinstance(option, Mapping):
+        return tensors_digest({f"{layer} {kind}": one for (layer, kind), one in option.items()})
+    if isinstance(option, list | tuple):
+        return repr([getattr(one, "text", None) or getattr(one, "id", None) or str(one) for one in option])
+    return repr(option)
+
+
+def _exported(bundle: Bundle, to: str, target: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the export, and leave the folder there if it passes its gate; return gate and tolerance as JSON values."""
     model = merged(bundle)
     if not hasattr(model.model, "project") and to != "safetensors":
         what = f"is a model of the Hub, and only stitched ones are written as {to}"
@@ -84,12 +107,11 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
         probes = [one for one in fixed_probes() if to != "gguf" or one.picture is None]
         gate = parity(logits_of(model), run, probes)
         del run
-        kept = not gate.faults(TOLERANCES[held])
-        if kept:
+        if not gate.faults(TOLERANCES[held]):
             (work / "export").replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Exported(target if kept else None, gate, TOLERANCES[held])
+    return {"gate": asdict(gate), "held": held}
 
 
 def export_towers(bundle: Bundle, folder: Path | str, rows: Any, held_out: Any) -> tuple[Path | None, Likeness]:
