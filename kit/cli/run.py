@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +54,9 @@ def run(
             help="What this machine costs an hour; the report shows the run's price.",
         ),
     ] = None,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Also write training curves for `trackio show` (extra: curves).")
+    ] = False,
 ) -> None:
     """Run a notebook, check what it shows, and write a report.
 
@@ -69,6 +73,8 @@ def run(
     if out.exists() and not out.is_dir():
         raise RunError.of(f"--out {out}", "is a file, not a folder", "choose another folder")
     recipe = find(target)
+    if curves:
+        os.environ["KIT_CURVES"] = recipe.name
     plan = make_plan(recipe, target=target, size=size, given=from_command_line(parameters or [], recipe.notebook))
     with cell_bar(plan.recipe.name) as on_cell:
         hooks = Hooks(on_cell, lambda line: print(line, file=sys.stderr, flush=True))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kit.runner.recipe import Recipe
     from kit.runner.sweep import Row, Trial
 
+CURVES = "KIT_CURVES"  # see kit.training.curves
 SEARCHES = ("grid", "random", "halving")
 
 
@@ -60,6 +61,9 @@ def sweep(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0, metavar="N", help="With --ray: cores for each trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, metavar="N", help="With --ray: GPUs for each trial.")] = 0.0,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Also write training curves for `trackio show` (extra: curves).")
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
 ) -> None:
     """Run a recipe with many values of its parameters, and rank what they measured.
@@ -67,6 +71,7 @@ def sweep(
     Every trial is a run like any other: one that is there is not run again, so a sweep that was killed goes on
     where it was. Exit code 1 means that a trial failed.
     """
+    from kit.cli.sweep_live import live_trials
     from kit.runner import ray_trials
     from kit.runner.kernel import signals_end_the_run
     from kit.runner.library import find
@@ -74,6 +79,8 @@ def sweep(
     from kit.runner.sweep_report import Swept, write_report
 
     recipe = find(target)
+    if curves:
+        os.environ[CURVES] = recipe.name
     chosen = _Search(parameters, search, trials, halve, keep, seeds)
     points, steps = _points(recipe, chosen)
     begun = time.monotonic()
@@ -83,11 +90,13 @@ def sweep(
         plans = _plans(recipe, target, size, given)
         where = f"on Ray, {cpus:g} cores each" if ray else f"{workers} at a time"
         _say(f"{recipe.name}: {len(plans)} trials, {where}")
-        if ray:
-            share = ray_trials.Share(cpus, gpus)
-            found = ray_trials.carry_out(plans, out=out, share=share, on_trial=lambda one: _tell(one, metric, begun))
-        else:
-            found = carry_out(plans, out=out, workers=workers, on_trial=lambda one: _tell(one, metric, begun))
+        at_once = 0 if ray else workers
+        with live_trials(len(plans), metric=metric, at_once=at_once, begun=begun) as on_trial:
+            if ray:
+                share = ray_trials.Share(cpus, gpus)
+                found = ray_trials.carry_out(plans, out=out, share=share, on_trial=on_trial)
+            else:
+                found = carry_out(plans, out=out, workers=workers, on_trial=on_trial)
         done.extend(found)
         return found
 
@@ -150,16 +159,6 @@ def _halved(
 
     halvings(points, steps, keep=keep, score=score)
     return last
-
-
-def _tell(trial: Trial, metric: str, begun: float) -> None:
-    given = " ".join(f"{name}={value}" for name, value in trial.given.items())
-    found = trial.measured(metric) if metric else None
-    if found is None and trial.run is not None and trial.run.result is not None:
-        found = next(iter(trial.run.result.measurements.values()))
-    what = "failed: " + trial.error.splitlines()[0] if trial.run is None else str(found)
-    reused = ", was there" if trial.run is not None and trial.run.reused else ""
-    _say(f"{time.monotonic() - begun:7.1f} s  {given}  {what}{reused}")
 
 
 def _say(line: str) -> None:

@@ -20,6 +20,7 @@ from kit.models.activations import Activations
 from kit.progress import track
 from kit.training.checkpoint import Saving
 from kit.training.columns import Column, Indices, as_columns
+from kit.training.curves import write_curve
 from kit.training.identity import run_key
 from kit.training.plan import estimate, require_memory
 from kit.training.settings import setting_faults
@@ -139,6 +140,7 @@ def fit(
             taken = time.perf_counter() - began
             if run.accelerator.is_main_process and saved.due(len(losses), taken, last=last):
                 saved.save(run.changing(), run.optimizer, run.scheduler, losses, taken)
+    write_curve(losses, label=label, settings=settings)
     count = sum(parameter.numel() for parameter in run.trained.values())
     return Fit(tuple(losses), time.perf_counter() - began, start, count, settings)
 
