@@ -69,7 +69,8 @@ def sweep(
     """Run a recipe with many values of its parameters, and rank what they measured.
 
     Every trial is a run like any other: one that is there is not run again, so a sweep that was killed goes on
-    where it was. Exit code 1 means that a trial failed.
+    where it was. Exit code 1 means that a trial failed, or measured
+    clearly worse than the last good run with its parameters.
     """
     from kit.cli.sweep_live import live_trials
     from kit.runner import ray_trials
@@ -116,8 +117,12 @@ def sweep(
         said = f"{counted.computed:,} inputs computed once, {counted.found:,} found there"
         print(f"Frozen prefixes: {counted.keys}; {said}")
     print(f"Report: {_short(write_report(swept, out))}")
-    if failed := sum(one.run is None for one in done):
-        _say(f"{failed} of {len(done)} trials failed; the report says why.")
+    failed, worse = [one for one in done if one.run is None], [one for one in done if one.worse]
+    for trial in worse:
+        _say(f"WORSE than the last good run: {_given(trial)}: {'; '.join(one.observed for one in trial.worse)}")
+    if failed:
+        _say(f"{len(failed)} of {len(done)} trials failed; the report says why.")
+    if failed or worse:
         raise typer.Exit(1)
 
 
@@ -163,6 +168,10 @@ def _halved(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _given(trial: Trial) -> str:
+    return " ".join(f"{name}={value}" for name, value in trial.given.items())
 
 
 def _show(rows: Sequence[Row], metric: str) -> None:

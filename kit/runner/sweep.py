@@ -19,6 +19,7 @@ from typing import Any
 
 from kit.errors import Fault, KitError, RunError, did_you_mean, listed
 from kit.result import Measurement
+from kit.runner.claims import Verdict
 from kit.runner.kernel import end_all
 from kit.runner.machine import usable_cores
 from kit.runner.plan import Plan
@@ -46,6 +47,11 @@ class Trial:
         """Return the trial's measurement of that name; None when it failed or did not measure it."""
         result = None if self.run is None else self.run.result
         return None if result is None else result.measurements.get(metric)
+
+    @property
+    def worse(self) -> tuple[Verdict, ...]:
+        """What fell clearly below the last good run of the same parameters."""
+        return tuple(one for one in self.run.verdicts if one.kind == "regression") if self.run else ()
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def _render(swept: Swept, folder: Path) -> str:
         recipe=swept.recipe.name, size=swept.size, about=swept.recipe.about, metric=swept.metric,
         command=swept.command, css=Markup(report_css()), intervals=words,  # noqa: S704 - our own file
         started=dt.datetime.now(dt.UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
-        trials=len(swept.trials), failed=sum(one.run is None for one in swept.trials),
+        trials=len(swept.trials), worse=sum(bool(one.worse) for one in swept.trials),
+        failed=sum(one.run is None for one in swept.trials),
         names=list(swept.rows[0].given) if swept.rows else [],
         rows=[_row(row, folder, least, most) for row in swept.rows],
         least=f"{least:.4g}", most=f"{most:.4g}", cards=_cards(swept),
@@ -136,6 +137,11 @@ def _row(row: Row, folder: Path, least: float, most: float) -> dict[str, Any]:
         "seconds": f"{sum(run.record['wall_s'] for run in runs):.1f}",
         "links": [f"{_link(one, folder)}/{REPORT}" for one in row.trials if one.run is not None],
         "errors": [one.error for one in row.trials if one.error],
+        "worse": [
+            (f"{worse.claim}: {worse.observed}", f"{_link(one, folder)}/{worse.link}")
+            for one in row.trials
+            for worse in one.worse
+        ],
     }
 
 

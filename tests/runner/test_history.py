@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import statistics
 import time
@@ -211,6 +212,13 @@ def test_a_regression_is_loud_in_report_command_and_exit_code(
     shown = kit("history", "--failed").stdout
     assert "1 of 1 runs (2 in all)" in shown
     assert newest.digest in shown
+    swept = kit("sweep", path, "-p", "value=0.5,0.6", KIT_WARM="0")
+    assert swept.returncode == 1, swept.stderr
+    assert "WORSE than the last good run: value=0.5: 0.2 share, -0.3 share" in swept.stderr
+    (page,) = (tmp_path / "runs" / "sweeps").glob("*/sweep.html")
+    assert "2 runs, 1 worse than the last good run" in page.read_text()
+    (link,) = [one for one in re.findall(r'href="([^"]+)"', page.read_text()) if f"../{first.digest}/" in one]
+    assert (page.parent / link).is_file()
 
 
 def test_the_commands(runs: Path, kit: Callable[..., Any]) -> None:
