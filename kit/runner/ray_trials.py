@@ -161,8 +161,8 @@ def _task(plan: Plan, notebook: str, cwd: str) -> tuple[bytes, str]:
 def _preloaded() -> str:
     """Start this worker's own preloaded process, once; it ends with the worker.
 
-    One for all of a node's workers would be some worker's child or an orphan, and Ray kills both, with the kernels of
-    the others' trials: one of four trials died of that.
+    When a worker ends Ray kills what it started: one process for all of a node's workers would take the kernels of the
+    others' trials along.
     """
     kept = ExitStack()
     atexit.register(kept.close)
