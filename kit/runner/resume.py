@@ -56,7 +56,7 @@ class Journal:
         """Note where the run is, or why it ended."""
         if self.folder is None:
             return
-        state = {"reason": reason, "digests": dict(self.digests), "at": _now()}
+        state: dict[str, Any] = {"reason": reason, "digests": dict(self.digests), "at": _now()}
         if total:
             state |= {"cell": done + 1, "total": total}
         else:

@@ -156,8 +156,8 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, *, hooks: H
         tidy(folder / EXECUTED, folder=folder, final=final)
         raise _stopped(error, plan, ledger.keep_failed(folder, final, EXECUTED)) from error
     except ResultError as error:
-        kept = ledger.keep_failed(folder, final, EXECUTED)
-        raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {kept}")]) from error
+        failed = ledger.keep_failed(folder, final, EXECUTED)
+        raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {failed}")]) from error
     note_kept(plan, folder / CACHE_LOG)
     record = {**_record(plan, started, cost, settled.price_per_hour), "predicted": predicted}
     record["resumed"] = dict(kept.earlier) or None
