@@ -119,7 +119,7 @@ def journal(plan: Plan, final: Path, *, force: bool) -> Iterator[Journal]:
     finally:
         if _state(folder).get("reason") in {"raised", "kernel", "limit", "interrupted"} and not _products(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        _sweep(final.parent)
+        _sweep(plan, final, folder)
 
 
 def _of(digests: Mapping[str, str]) -> str:
@@ -129,28 +129,46 @@ def _of(digests: Mapping[str, str]) -> str:
 
 def _adopt(plan: Plan, final: Path, folder: Path) -> bool:
     """Take over what a run left from which this one differs by the notebook alone; return whether there is one."""
-    import filelock
-
     for other in sorted(final.parent.glob(f"{PREFIX}*"), key=_age_s):
         digests = _state(other).get("digests", {})
         if {name for name, value in plan.digests.items() if digests.get(name) != value} != {"notebook", "digest"}:
             continue
-        digest = other.name.removeprefix(PREFIX)
-        lock = filelock.FileLock(final.parents[1] / ".locks" / f"{plan.recipe.name}-{digest}.lock")
-        with suppress(filelock.Timeout, OSError), lock.acquire(timeout=0):
-            other.replace(folder)
-            return True
+        with _nobodys(other, plan, final) as free:
+            if free:
+                other.replace(folder)
+                return True
     return False
+
+
+@contextmanager
+def _nobodys(folder: Path, plan: Plan, final: Path) -> Iterator[bool]:
+    """Give whether no run is at work in a journal's folder, and hold it meanwhile."""
+    import filelock
+
+    digest = folder.name.removeprefix(PREFIX)
+    lock = filelock.FileLock(final.parents[1] / ".locks" / f"{plan.recipe.name}-{digest}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _products(folder: Path) -> bool:
     return folder.is_dir() and any(path.name != STATE for path in folder.iterdir())
 
 
-def _sweep(parent: Path) -> None:
-    for folder in parent.glob(f"{PREFIX}*"):
-        if _age_s(folder) > KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
+def _sweep(plan: Plan, final: Path, own: Path) -> None:
+    """Remove what killed runs left that had kept nothing, or that nobody went on with."""
+    for folder in final.parent.glob(f"{PREFIX}*"):
+        if folder != own and (_age_s(folder) > KEPT_S or not _products(folder)):
+            with _nobodys(folder, plan, final) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _age_s(folder: Path) -> float:

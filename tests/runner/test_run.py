@@ -187,7 +187,6 @@ def test_after_a_kill_the_next_run_cleans_up(notebooks: Path, tmp_path: Path) ->
         psutil.Process(pids[1]).kill()
     with pytest.raises(RunError, match="limit"):
         do(notebooks / "never_ends.ipynb", tmp_path / "runs", {"started": str(tmp_path / "started")}, limit_s=1)
-    assert visible(tmp_path / "runs")[1:] == []
     assert not list((tmp_path / "runs").glob("*/.*")), "neither half a run nor what it kept: it had kept nothing"
 
 
