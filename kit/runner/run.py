@@ -160,7 +160,7 @@ def _fresh(plan: Plan, folder: Path, final: Path, settled: _Settled, *, hooks: H
         raise RunError([*error.faults, Fault(plan.recipe.shown, f"left no good result; kept as {failed}")]) from error
     note_kept(plan, folder / CACHE_LOG)
     record = {**_record(plan, started, cost, settled.price_per_hour), "predicted": predicted}
-    record["resumed"] = dict(kept.earlier) or None
+    record["resumed"] = {name: value for name, value in kept.earlier.items() if name != "digests"} or None
     verdicts = _check(plan, result, record, final.parents[1])
     record["claims"] = [dataclasses.asdict(verdict) for verdict in verdicts]
     if result is not None:
