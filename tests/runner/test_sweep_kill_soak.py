@@ -72,7 +72,7 @@ def test_no_kill_loses_a_finished_trial(plans: list[Any], tmp_path: Path) -> Non
         assert {path: path.read_bytes() for path in before} == before
         assert len(history(out)) == len(RANKS)
     print(f"{ended}; {finished_before} trials had finished before a kill")
-    assert min(ended["driver"], ended["kernel"]) > KILLS / 5
+    assert min(ended["driver"], ended["kernel"]) > KILLS / 10
     assert finished_before > 0
     wait_until_only_servers_live()
 
