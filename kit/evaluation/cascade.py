@@ -129,10 +129,10 @@ def cascade_figure(curve: Curve, *, chosen: float | None = None, unit: str = "s"
     ends = [0, len(curve.cost) - 1]
     axis.plot(curve.cost[ends], curve.accuracy[ends], "--", color=LOT, label="handing over by lot")
     axis.plot(curve.cost, curve.accuracy, color=CASCADE, linewidth=2, label="handing over when unsure")
-    for end, name, align in ((0, "first alone", "left"), (-1, "both, always", "right")):
+    for end, name, align, rise in ((0, "first alone", "left", -14), (-1, "both, always", "right", 8)):
         axis.plot(curve.cost[end], curve.accuracy[end], "o", color=CASCADE)
         axis.annotate(
-            name, (curve.cost[end], curve.accuracy[end]), (0, -14), textcoords="offset points", ha=align, fontsize=8
+            name, (curve.cost[end], curve.accuracy[end]), (0, rise), textcoords="offset points", ha=align, fontsize=8
         )
     if chosen is not None:
         at = min(int(np.searchsorted(curve.threshold, chosen)), len(curve.cost) - 1)
