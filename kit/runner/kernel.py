@@ -52,10 +52,9 @@ def kernel(
         warm: The socket of a preloaded process that forks Python kernels; by default the one that ``KIT_WARM`` names,
             and a cold kernel without one, or where a fork would not be the same.
     """
-    from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
 
-    from kit.runner.client import PatientClient
+    from kit.runner.client import ClosingManager
     from kit.runner.warm import VARIABLE
 
     _sweep_sockets()
@@ -64,8 +63,7 @@ def kernel(
     settings: dict[str, Any] = {"connection_file": str(folder / "k.json"), "kernel_name": kernel_name}
     if os.name == "posix" and len(os.fsencode(folder)) < _LONGEST_SOCKET_FOLDER:
         settings["transport"] = "ipc"  # no ports, so nothing to collide on: papermill's "Address already in use"
-    manager = AsyncKernelManager(**settings)
-    manager.client_factory = PatientClient
+    manager = ClosingManager(**settings)
     if language == "python":
         manager._kernel_spec = _this_python(spec_python)
         _warmed(manager, warm or os.environ.get(VARIABLE, "0"))
@@ -83,6 +81,7 @@ def kernel(
         with _undisturbed():
             kill_tree(pid)
             _running.discard(pid)
+            manager.close()
             shutil.rmtree(folder, ignore_errors=True)
 
 

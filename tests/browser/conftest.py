@@ -70,7 +70,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     server = subprocess.Popen(words, cwd=home / "work", env=env, stdout=log, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{port}/api?token={token}", server, home / "log")
-        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}", home / "work"
+        # Without the reset JupyterLab opens what the test before left open, too, and may show that instead.
+        yield f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}", home / "work"
     finally:
         server.terminate()  # it ends its kernels first
         server.wait(60)

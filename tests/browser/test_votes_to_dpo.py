@@ -13,7 +13,7 @@ import yaml
 from kit.humaneval.store import Store
 from kit.result import MIME, Result
 
-# Of three runs one hung for good, in a whole session of tests: a long one until that is understood.
+# Half a minute and more of a whole notebook, so among the long ones.
 pytestmark = [pytest.mark.browser, pytest.mark.weights, pytest.mark.soak]
 
 STUDIES = ("candidates-0", "parent-or-child-0")

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from kit.errors import RunError
-from kit.runner.execute import execute
+from kit.runner.execute import NotebookStoppedError, execute
 from kit.runner.library import find
 from kit.runner.notebook import read_notebook
 from kit.runner.plan import make_plan
@@ -200,6 +200,16 @@ def test_twenty_runs_leave_nothing(warm: str, tmp_path: Path) -> None:
     assert left(server) == before
 
 
+@pytest.mark.parametrize("cell", ["1 / 0", "import os; os._exit(7)"])
+def test_a_run_that_ends_badly_leaves_no_file_open(warm: str, tmp_path: Path, cell: str) -> None:
+    carried_out(tmp_path, "1")
+    before = left(server_of(warm))
+    for _ in range(3):
+        with pytest.raises(NotebookStoppedError):
+            carried_out(tmp_path, cell)
+    wait_until(lambda: left(server_of(warm)) == before)
+
+
 def test_torch_draws_other_numbers_in_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KIT_WARM", raising=False)
     with warm_kernels(preload=(*LIGHT, "torch")):
@@ -285,9 +295,10 @@ def server_of(address: str) -> psutil.Process:
     return min(found, key=lambda one: one.create_time())
 
 
-def left(server: psutil.Process) -> tuple[int, int, list[str]]:
-    """Return a server's children and open files, and kit's temporary folders."""
-    return len(server.children()), server.num_fds(), sorted(path.name for path in Path("/tmp").glob("kit-kernel-*"))
+def left(server: psutil.Process) -> tuple[int, int, int, list[str]]:
+    """Return a server's children, its and our open files (sockets among them), and kit's temporary folders."""
+    folders = sorted(path.name for path in Path("/tmp").glob("kit-kernel-*"))
+    return len(server.children()), server.num_fds(), psutil.Process().num_fds(), folders
 
 
 def begin(notebooks: Path, folder: Path, **env: str) -> tuple[subprocess.Popen[str], list[int]]:
