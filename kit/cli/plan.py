@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kit.cli.options import Out, Parameters, Size, Target
 from kit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,15 +21,10 @@ if TYPE_CHECKING:
 
 
 def plan(
-    target: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A recipe's name, a .yaml recipe, or an .ipynb notebook.")
-    ],
+    target: Target,
     *,
-    size: Annotated[str, typer.Option(help="Which of the recipe's sizes: smoke, laptop, gpu, …")] = "laptop",
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter; may be repeated."),
-    ] = None,
+    size: Size = "laptop",
+    parameters: Parameters = None,
     machine: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="Another machine: a known one, or a file of --save-machine.")
     ] = "",
@@ -47,7 +43,7 @@ def plan(
     save_machine: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Keep this machine's speed, to plan for it elsewhere.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
+    out: Out = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Predict seconds, peak memory, disk, downloads and money, and refuse what cannot fit.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kit.cli.options import Curves, Out, Parameters, Size, Target, draw_curves
 from kit.errors import RunError
 
 if TYPE_CHECKING:
@@ -16,17 +16,12 @@ if TYPE_CHECKING:
 
 
 def run(
-    target: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A recipe's name, a .yaml recipe, or an .ipynb notebook.")
-    ],
+    target: Target,
     *,
-    size: Annotated[str, typer.Option(help="Which of the recipe's sizes: smoke, laptop, gpu, …")] = "laptop",
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter; may be repeated."),
-    ] = None,
+    size: Size = "laptop",
+    parameters: Parameters = None,
     force: Annotated[bool, typer.Option("--force", help="Run even if this very run is already there.")] = False,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
+    out: Out = Path("runs"),
     limit_s: Annotated[
         float | None,
         typer.Option(
@@ -54,9 +49,7 @@ def run(
             help="What this machine costs an hour; the report shows the run's price.",
         ),
     ] = None,
-    curves: Annotated[
-        bool, typer.Option("--curves", help="Also write training curves for `trackio show` (extra: curves).")
-    ] = False,
+    curves: Curves = False,
 ) -> None:
     """Run a notebook, check what it shows, and write a report.
 
@@ -73,8 +66,7 @@ def run(
     if out.exists() and not out.is_dir():
         raise RunError.of(f"--out {out}", "is a file, not a folder", "choose another folder")
     recipe = find(target)
-    if curves:
-        os.environ["KIT_CURVES"] = recipe.name
+    draw_curves(curves, recipe.name)
     plan = make_plan(recipe, target=target, size=size, given=from_command_line(parameters or [], recipe.notebook))
     with cell_bar(plan.recipe.name) as on_cell:
         hooks = Hooks(on_cell, lambda line: print(line, file=sys.stderr, flush=True))

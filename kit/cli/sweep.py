@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kit.cli.options import Curves, Out, Size, Target, draw_curves
 from kit.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from kit.runner.recipe import Recipe
     from kit.runner.sweep import Row, Trial
 
-CURVES = "KIT_CURVES"  # see kit.training.curves
 SEARCHES = ("grid", "random", "halving")
 
 
@@ -38,7 +38,7 @@ class _Search:
 
 
 def sweep(
-    target: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A recipe's name, a .yaml recipe, or a notebook.")],
+    target: Target,
     *,
     parameters: Annotated[
         list[str],
@@ -47,7 +47,7 @@ def sweep(
     metric: Annotated[
         str, typer.Option(metavar="NAME", help="What to rank by; the first measurement by default.")
     ] = "",
-    size: Annotated[str, typer.Option(help="Which of the recipe's sizes.")] = "laptop",
+    size: Size = "laptop",
     search: Annotated[str, typer.Option(metavar="|".join(SEARCHES), help="Which trials to run.")] = "grid",
     trials: Annotated[int, typer.Option(min=1, metavar="N", help="How many, for random and halving.")] = 16,
     halve: Annotated[
@@ -61,16 +61,14 @@ def sweep(
     ] = None,
     cpus: Annotated[float, typer.Option(min=0, metavar="N", help="With --ray: cores for each trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, metavar="N", help="With --ray: GPUs for each trial.")] = 0.0,
-    curves: Annotated[
-        bool, typer.Option("--curves", help="Also write training curves for `trackio show` (extra: curves).")
-    ] = False,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of runs.")] = Path("runs"),
+    curves: Curves = False,
+    out: Out = Path("runs"),
 ) -> None:
     """Run a recipe with many values of its parameters, and rank what they measured.
 
     Every trial is a run like any other: one that is there is not run again, so a sweep that was killed goes on
-    where it was. Exit code 1 means that a trial failed, or measured
-    clearly worse than the last good run with its parameters.
+    where it was. Exit code 1 means that a trial failed, or measured clearly worse than the last good run with its
+    parameters.
     """
     from kit.cli.sweep_live import live_trials
     from kit.runner import ray_trials
@@ -80,8 +78,7 @@ def sweep(
     from kit.runner.sweep_report import Swept, write_report
 
     recipe = find(target)
-    if curves:
-        os.environ[CURVES] = recipe.name
+    draw_curves(curves, recipe.name)
     chosen = _Search(parameters, search, trials, halve, keep, seeds)
     points, steps = _points(recipe, chosen)
     begun = time.monotonic()

@@ -46,45 +46,14 @@ def _cells() -> str:
     return hashlib.sha256("\0".join(map(str, sources)).encode()).hexdigest() if sources else ""
 
 
-def kept(kind: str, key: Callable[[], str], make: Callable[[], T]) -> T:
+def kept(kind: str, key: Callable[[], str], make: Callable[[], T], target: Path | None = None) -> T:
     """Return what ``make`` gives, or gave when this run was at this place before.
 
     Args:
         kind: What it is, in a word.
         key: Gives everything that it follows from; asked only where products are kept.
         make: Computes it: JSON values, and no use of a shared random state.
-
-    Raises:
-        ModelError: the disk is full.
-    """
-    place = folder()
-    if place is None:
-        return make()
-    name = numbered(f"{kind}|{key()}")
-    path = place / f"{kind}-{name[:32]}.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == name:
-            return found["value"]  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, TypeError):  # none yet
-        pass
-    value = make()
-    with full_disk_told(place):
-        place.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".tmp-{os.getpid()}")
-        partial.write_text(json.dumps({"key": name, "value": value}), encoding="utf-8")
-        partial.replace(path)
-    return value
-
-
-def kept_folder(kind: str, key: Callable[[], str], make: Callable[[], T], target: Path) -> T:
-    """Do as ``kept`` with something that also writes the folder ``target``, or leaves it out.
-
-    Args:
-        kind: What it is, in a word.
-        key: Gives everything that it follows from.
-        make: Writes the folder and returns JSON values.
-        target: The folder; not there yet.
+        target: A folder that ``make`` also writes, or leaves out; not there yet.
 
     Raises:
         ModelError: the disk is full.
@@ -94,18 +63,23 @@ def kept_folder(kind: str, key: Callable[[], str], make: Callable[[], T], target
         return make()
     name = numbered(f"{kind}|{key()}")
     stored = place / f"{kind}-{name[:32]}"
-    if stored.is_dir():  # it gets this name when it is whole
-        if (stored / "folder").is_dir():
-            shutil.copytree(stored / "folder", target)
-        return json.loads((stored / "value.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    try:
+        said = json.loads((stored / "value.json").read_text(encoding="utf-8"))
+        if said["key"] == name:
+            if target is not None and (stored / "folder").is_dir():
+                shutil.copytree(stored / "folder", target)
+            return said["value"]  # type: ignore[no-any-return]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
+        pass
     value = make()
     partial = place / f"{stored.name}.tmp-{os.getpid()}"
     with full_disk_told(place):
-        partial.mkdir(parents=True)
-        if target.is_dir():
+        partial.mkdir(parents=True, exist_ok=True)
+        if target is not None and target.is_dir():
             shutil.copytree(target, partial / "folder")
-        (partial / "value.json").write_text(json.dumps(value), encoding="utf-8")
-        partial.replace(stored)
+        (partial / "value.json").write_text(json.dumps({"key": name, "value": value}), encoding="utf-8")
+        shutil.rmtree(stored, ignore_errors=True)
+        partial.replace(stored)  # it gets this name when it is whole
     return value
 
 

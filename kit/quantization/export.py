@@ -80,7 +80,7 @@ def export(bundle: Bundle, to: str, folder: Path | str, **options: Any) -> Expor
         said = [(name, _said(value)) for name, value in sorted(options.items())]
         return f"{bundle.manifest.digest()}|{to}|{said}"
 
-    found = products.kept_folder("export", identity, lambda: _exported(bundle, to, target, options), target)
+    found = products.kept("export", identity, lambda: _exported(bundle, to, target, options), target)
     gate = Parity(**found["gate"])
     return Exported(target if target.is_dir() else None, gate, TOLERANCES[found["held"]])
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kit.runner.memory import container_bytes, free_memory_bytes
-
-__all__ = ["container_bytes", "free_bytes"]
+from kit.runner.memory import free_memory_bytes
 
 
 def free_bytes(device: torch.device) -> int:

@@ -26,7 +26,7 @@ def test_without_a_run_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.delenv("KIT_PRODUCTS", raising=False)
     made = iter(range(9))
     assert [products.kept("n", lambda: "key", lambda: next(made)) for _ in range(2)] == [0, 1]
-    assert products.kept_folder("n", lambda: "key", lambda: next(made), tmp_path / "target") == 2
+    assert products.kept("n", lambda: "key", lambda: next(made), tmp_path / "target") == 2
 
 
 def test_the_second_of_equal_works_is_done_again_and_found_again(place, monkeypatch):
@@ -53,7 +53,7 @@ def test_other_cells_have_other_products(place, monkeypatch):
 
 def test_a_damaged_product_is_made_anew(place, monkeypatch):
     assert products.kept("n", lambda: "key", lambda: "good") == "good"
-    (file,) = place.iterdir()
+    (file,) = place.glob("*/value.json")
     for text in ("", "{}", '{"key": "other", "value": 3}'):
         file.write_text(text)
         again(monkeypatch)
@@ -73,7 +73,7 @@ def test_a_folder_is_put_back_or_stays_away(place, tmp_path, monkeypatch, writte
 
     for _ in range(3):
         again(monkeypatch)
-        assert products.kept_folder("export", lambda: "key", make, target) == {"gate": 0.5}
+        assert products.kept("export", lambda: "key", make, target) == {"gate": 0.5}
         assert target.is_dir() == written
         if written:
             assert (target / "deep" / "file").read_text() == "text"

@@ -4,7 +4,8 @@ import psutil
 import pytest
 import torch
 
-from kit.training.free_memory import container_bytes, free_bytes
+from kit.runner.memory import container_bytes
+from kit.training.free_memory import free_bytes
 
 
 def group(folder, *, limit, used, cached, old=False):
